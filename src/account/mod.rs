@@ -1,0 +1,1 @@
+//! Keys, tiers and who may ask.

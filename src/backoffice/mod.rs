@@ -1,0 +1,1 @@
+//! Work beside the answer path, on one tokio runtime.

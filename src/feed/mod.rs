@@ -1,0 +1,1 @@
+//! Exchange feeds: rows of data, extraction, connections, health.

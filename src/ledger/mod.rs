@@ -1,0 +1,1 @@
+//! The usage record and its place before the send.

@@ -1,0 +1,1 @@
+//! The only room with unsafe code: safe faces over the kernel.

@@ -1,0 +1,1 @@
+//! The UDP protocols: views over received bytes and writers of answers; pure.
