@@ -1,1 +1,5 @@
-//! The only room with unsafe code: safe faces over the kernel.
+//! The only room with unsafe code: safe faces over the kernel that cannot be misused from outside.
+
+pub mod mmsg;
+pub mod net;
+pub mod pin;
