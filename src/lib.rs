@@ -8,6 +8,7 @@
 
 pub mod limits;
 pub mod price;
+pub mod siphash;
 pub mod time;
 
 pub mod http;
