@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Runs every check of this repository and installs what the checks need.
+#
+#   bash check.sh          everything; what CI runs
+#   bash check.sh quick    format, lints, tidy, documents: no other tests
+#
+# Stops at the first stage that fails. The recordings of real exchanges are looked for where
+# BEAST_RECORDINGS points, else in ../shared/recordings; with CI=true their absence is a failure.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+mode=${1:-full}
+case "$mode" in
+  quick | full) ;;
+  *)
+    echo "error: the argument is '$mode', needs 'quick' or 'full' (or none, which is 'full')" >&2
+    exit 2
+    ;;
+esac
+
+fail() {
+  echo "error: $1" >&2
+  echo "  what to do: $2" >&2
+  exit 1
+}
+
+# stage NAME SECONDS_MAX COMMAND…: runs a command, bounded, and prints what it took.
+stages_begin=$SECONDS
+stage() {
+  local name=$1 seconds_max=$2 begin=$SECONDS status=0
+  shift 2
+  echo "== $name"
+  timeout --kill-after=10 "$seconds_max" "$@" || status=$?
+  if [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
+    fail "$name was still running after $seconds_max s" "run '$*' alone to see where it stands"
+  elif [ "$status" -ne 0 ]; then
+    fail "$name failed (exit $status) after $((SECONDS - begin)) s" "mend what is shown above; '$*' repeats this stage"
+  fi
+  echo "== $name: $((SECONDS - begin)) s"
+}
+
+# The packages of Debian and its relatives that the build and the tests need, where missing.
+install_packages() {
+  local missing=()
+  command -v cc >/dev/null || missing+=(gcc)
+  [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+  [ "${#missing[@]}" -eq 0 ] && return 0
+  command -v apt-get >/dev/null ||
+    fail "missing: ${missing[*]}, and there is no apt-get" "install a C compiler with its headers by this system's own means"
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null ||
+      fail "missing: ${missing[*]}, and this user may not install packages" "run as root: apt-get install ${missing[*]}"
+    as_root=(sudo)
+  fi
+  stage "install ${missing[*]}" 600 "${as_root[@]}" sh -c \
+    "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends ${missing[*]}"
+}
+
+check_toolchain() {
+  command -v cargo >/dev/null ||
+    fail "there is no cargo" "install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or later from https://rustup.rs"
+  local component
+  for component in fmt:rustfmt clippy:clippy; do
+    cargo "${component%:*}" --version >/dev/null 2>&1 && continue
+    command -v rustup >/dev/null ||
+      fail "cargo ${component%:*} is missing" "install ${component#*:} for this toolchain"
+    stage "install ${component#*:}" 300 rustup component add "${component#*:}"
+  done
+}
+
+install_packages
+check_toolchain
+
+stage "format" 60 cargo fmt --check
+stage "lints" 1500 cargo clippy --locked --all-targets -- -D warnings
+stage "documents" 900 env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+
+if [ "$mode" = quick ]; then
+  stage "tidy" 900 cargo test --locked --quiet --test tidy
+else
+  # tests/tidy.rs is one of them; so is the one that parses every command of the README.
+  if cargo nextest --version >/dev/null 2>&1; then
+    stage "tests" 1800 cargo nextest run --locked --all-targets --no-fail-fast
+  else
+    stage "tests" 1800 cargo test --locked --all-targets
+  fi
+  stage "examples in documents" 600 cargo test --locked --doc --quiet
+fi
+
+echo "all checks passed ($mode, $((SECONDS - stages_begin)) s)"
