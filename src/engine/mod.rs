@@ -17,10 +17,24 @@
 //! exactly once, by `queue` (which sends and then releases) or by `release`.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use crate::time::MonoNs;
+
+mod portable;
+
+pub use portable::PortableEngine;
+
+/// The sockets a shard brings to its engine, opened by [`crate::sys::net`]. Their positions are
+/// their [`UdpIndex`] and [`ListenerIndex`].
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Bound, non-blocking.
+    pub udp: Vec<UdpSocket>,
+    /// Listening, non-blocking.
+    pub tcp: Vec<TcpListener>,
+}
 
 /// Which of a shard's UDP sockets, in the order they were given to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
