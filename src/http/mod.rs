@@ -1,1 +1,9 @@
 //! HTTP/1.1 heads and WebSocket frames: pure functions over bytes.
+//!
+//! ```text
+//! received bytes ──► head::parse ──► Request ──► (the shard decides) ──► respond ──► bytes to send
+//! ```
+
+pub mod head;
+pub mod query;
+pub mod respond;

@@ -1,0 +1,404 @@
+//! Answers over HTTP/1.1, appended to a vector whose capacity is reused: nothing is formatted and
+//! nothing is allocated once the vector has grown.
+//!
+//! ```text
+//! HTTP/1.1 200 OK␍␊content-type: …␍␊cache-control: …␍␊  one constant
+//! [access-control-…␍␊] [connection: …␍␊]                where asked for
+//! content-length: 93␍␊␍␊                                digits
+//! {"asset":…}                                            the body, left out for HEAD
+//! ```
+
+/// What becomes of the connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It stays open, as HTTP/1.1 assumes.
+    KeepAlive,
+    /// It stays open and the answer says so, because the peer speaks HTTP/1.0.
+    KeepAliveAnnounced,
+    /// It is closed, and the answer says so.
+    Close,
+}
+
+/// How an answer is framed. [`Request::reply`](super::head::Request::reply) makes it from a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// What becomes of the connection.
+    pub connection: Connection,
+    /// To a HEAD request: all headers, no body.
+    pub without_body: bool,
+    /// To a browser's script: with the headers that let it read the answer.
+    pub cors: bool,
+}
+
+impl Reply {
+    /// To a request that could not be parsed.
+    pub const CLOSE: Self = Self { connection: Connection::Close, without_body: false, cors: false };
+
+    /// The same, but the connection is closed after it.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        Self { connection: Connection::Close, ..self }
+    }
+}
+
+macro_rules! statuses {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal $reason:literal;)+) => {
+        /// Status of an answer.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Status { $($(#[doc = $doc])+ $variant = $code,)+ }
+
+        impl Status {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The number.
+            #[must_use]
+            pub fn code(self) -> u16 {
+                self as u16
+            }
+
+            /// Status line and the headers that every answer with a body has.
+            fn head(self) -> &'static [u8] {
+                match self { $(Self::$variant => concat!(
+                    "HTTP/1.1 ", stringify!($code), " ", $reason,
+                    "\r\ncontent-type: application/json\r\ncache-control: no-store\r\n"
+                ).as_bytes(),)+ }
+            }
+        }
+    };
+}
+
+statuses! {
+    /// What was asked for.
+    Ok = 200 "OK";
+    /// Not a request, or with parameters that make no sense.
+    BadRequest = 400 "Bad Request";
+    /// No valid key.
+    Unauthorized = 401 "Unauthorized";
+    /// No such path or asset.
+    NotFound = 404 "Not Found";
+    /// The path has no such method.
+    MethodNotAllowed = 405 "Method Not Allowed";
+    /// A chunked body.
+    LengthRequired = 411 "Length Required";
+    /// A body too long to be skipped.
+    ContentTooLarge = 413 "Content Too Large";
+    /// A target too long.
+    UriTooLong = 414 "URI Too Long";
+    /// An expectation that is not met.
+    ExpectationFailed = 417 "Expectation Failed";
+    /// Over a limit of the key.
+    TooManyRequests = 429 "Too Many Requests";
+    /// A head too long or with too many headers.
+    HeadTooLarge = 431 "Request Header Fields Too Large";
+    /// Something of ours is broken.
+    InternalServerError = 500 "Internal Server Error";
+    /// No fresh price, or no room for the request.
+    ServiceUnavailable = 503 "Service Unavailable";
+}
+
+/// Where a key stands with its limit: the `ratelimit-…` headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests allowed in the window.
+    pub limit: u64,
+    /// Requests left in it.
+    pub remaining: u64,
+    /// Seconds until it is full again.
+    pub reset_s: u64,
+}
+
+/// Headers that only some refusals have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extra<'a> {
+    /// `retry-after`, in seconds.
+    pub retry_after_s: Option<u64>,
+    /// `ratelimit-limit`, `-remaining` and `-reset`.
+    pub rate_limit: Option<RateLimit>,
+    /// `allow`, on 405: the methods of the path, separated by commas.
+    pub allow: Option<&'a str>,
+}
+
+/// Appends a 200 with this body.
+#[inline]
+pub fn ok(out: &mut Vec<u8>, reply: Reply, body: &[u8]) {
+    ok_head(out, reply, body.len());
+    if !reply.without_body {
+        out.extend_from_slice(body);
+    }
+}
+
+/// Appends the head of a 200 whose body of exactly `body_len` bytes the caller appends next, unless
+/// [`Reply::without_body`].
+#[inline]
+pub fn ok_head(out: &mut Vec<u8>, reply: Reply, body_len: usize) {
+    out.reserve(HEAD_LEN_MAX + body_len);
+    out.extend_from_slice(Status::Ok.head());
+    framing(out, reply);
+    length(out, body_len);
+}
+
+/// Appends the head of an answer whose body's length is not yet known; the caller appends the body
+/// and then calls [`OpenBody::finish`].
+#[must_use = "the content-length is missing until finish is called"]
+pub fn open(out: &mut Vec<u8>, reply: Reply, status: Status, extra: Extra<'_>) -> OpenBody {
+    out.reserve(HEAD_LEN_MAX);
+    out.extend_from_slice(status.head());
+    framing(out, reply);
+    extras(out, extra);
+    // Spaces before a header's value mean nothing, so the number can be filled in from the right.
+    out.extend_from_slice(b"content-length:              \r\n\r\n");
+    OpenBody { start: out.len(), without_body: reply.without_body }
+}
+
+/// A body that is being appended.
+#[derive(Debug)]
+pub struct OpenBody {
+    start: usize,
+    without_body: bool,
+}
+
+impl OpenBody {
+    /// Writes the length of what has been appended since [`open`] into the head.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        let mut rest = out.len().saturating_sub(self.start);
+        let digits_end = self.start.saturating_sub(4);
+        for place in out.get_mut(digits_end.saturating_sub(13)..digits_end).into_iter().flatten().rev() {
+            *place = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if self.without_body {
+            out.truncate(self.start);
+        }
+    }
+}
+
+/// Appends a refusal: `{"error":"…","message":"…"}`. Neither text may need escaping in JSON beyond
+/// quotes and backslashes, which are escaped; control bytes become spaces.
+pub fn error(out: &mut Vec<u8>, reply: Reply, status: Status, error: &str, message: &str, extra: Extra<'_>) {
+    let body = open(out, reply, status, extra);
+    out.extend_from_slice(b"{\"error\":\"");
+    escaped(out, error);
+    out.extend_from_slice(b"\",\"message\":\"");
+    escaped(out, message);
+    out.extend_from_slice(b"\"}");
+    body.finish(out);
+}
+
+/// Appends the answer to a head that was refused; the connection is to be closed.
+pub fn reject(out: &mut Vec<u8>, reject: super::head::Reject) {
+    error(out, Reply::CLOSE, reject.status(), reject.error(), reject.message(), Extra::default());
+}
+
+/// Appends the answer to an OPTIONS request: 204, what a browser may ask for, for a day.
+pub fn preflight(out: &mut Vec<u8>, reply: Reply) {
+    out.extend_from_slice(
+        b"HTTP/1.1 204 No Content\r\n\
+        allow: GET, HEAD, OPTIONS\r\n\
+        access-control-allow-origin: *\r\n\
+        access-control-allow-methods: GET, HEAD, OPTIONS\r\n\
+        access-control-allow-headers: authorization, x-api-key, x-request-id\r\n\
+        access-control-max-age: 86400\r\n",
+    );
+    framing(out, Reply { cors: false, ..reply });
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Room for the longest head: status line and constant headers (120), CORS (160), connection (25),
+/// retry-after and three rate-limit headers of 20 digits each (180), allow and length (60).
+const HEAD_LEN_MAX: usize = 545;
+
+#[inline]
+fn framing(out: &mut Vec<u8>, reply: Reply) {
+    if reply.cors {
+        out.extend_from_slice(
+            b"access-control-allow-origin: *\r\n\
+            access-control-expose-headers: retry-after, ratelimit-limit, ratelimit-remaining, \
+            ratelimit-reset\r\n",
+        );
+    }
+    match reply.connection {
+        Connection::KeepAlive => {}
+        Connection::KeepAliveAnnounced => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        Connection::Close => out.extend_from_slice(b"connection: close\r\n"),
+    }
+}
+
+fn extras(out: &mut Vec<u8>, extra: Extra<'_>) {
+    if let Some(seconds) = extra.retry_after_s {
+        field(out, b"retry-after: ", seconds);
+    }
+    if let Some(RateLimit { limit, remaining, reset_s }) = extra.rate_limit {
+        field(out, b"ratelimit-limit: ", limit);
+        field(out, b"ratelimit-remaining: ", remaining);
+        field(out, b"ratelimit-reset: ", reset_s);
+    }
+    if let Some(methods) = extra.allow {
+        out.extend_from_slice(b"allow: ");
+        out.extend_from_slice(methods.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    number(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[inline]
+fn length(out: &mut Vec<u8>, body_len: usize) {
+    out.extend_from_slice(b"content-length: ");
+    number(out, body_len as u64);
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+#[inline]
+fn number(out: &mut Vec<u8>, value: u64) {
+    let mut digits = [0; 20];
+    let mut rest = value;
+    let mut start = digits.len();
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        start -= 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(start..).unwrap_or_default());
+}
+
+fn escaped(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0..=0x1f => out.push(b' '),
+            _ => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLY: Reply = Reply { connection: Connection::KeepAlive, without_body: false, cors: false };
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// What an independent parser makes of an answer: status, headers, body.
+    fn parsed(text: &str) -> (u16, Vec<(String, String)>, &str) {
+        let mut headers = [httparse::EMPTY_HEADER; 16];
+        let mut response = httparse::Response::new(&mut headers);
+        let consumed = response.parse(text.as_bytes()).unwrap().unwrap();
+        let value = |h: &httparse::Header<'_>| String::from_utf8(h.value.to_vec()).unwrap();
+        let headers = response.headers.iter().map(|h| (h.name.to_owned(), value(h))).collect();
+        (response.code.unwrap(), headers, &text[consumed..])
+    }
+
+    fn header(text: &str, name: &str) -> Option<String> {
+        parsed(text).1.into_iter().find(|(n, _)| n == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn a_price_is_answered_in_exactly_these_bytes() {
+        let text = written(|out| ok(out, REPLY, b"{\"a\":1}"));
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
+            content-length: 7\r\n\r\n{\"a\":1}"
+        );
+    }
+
+    #[test]
+    fn an_answer_to_head_has_the_length_and_no_body() {
+        let reply = Reply { without_body: true, ..REPLY };
+        for text in [
+            written(|out| ok(out, reply, &[b'x'; 1_234])),
+            written(|out| {
+                let body = open(out, reply, Status::Ok, Extra::default());
+                out.extend_from_slice(&[b'x'; 1_234]);
+                body.finish(out);
+            }),
+        ] {
+            assert_eq!(header(&text, "content-length").as_deref(), Some("1234"));
+            assert_eq!(parsed(&text).2, "");
+        }
+    }
+
+    #[test]
+    fn the_connection_header_appears_where_it_is_needed() {
+        let connection =
+            |connection| header(&written(|out| ok(out, Reply { connection, ..REPLY }, b"")), "connection");
+        assert_eq!(connection(Connection::KeepAlive), None);
+        assert_eq!(connection(Connection::KeepAliveAnnounced).as_deref(), Some("keep-alive"));
+        assert_eq!(connection(Connection::Close).as_deref(), Some("close"));
+        assert_eq!(REPLY.closing().connection, Connection::Close);
+    }
+
+    #[test]
+    fn refusals_carry_their_headers_and_a_json_body() {
+        let rate_limit = Some(RateLimit { limit: u64::MAX, remaining: 0, reset_s: 1 });
+        let extra = Extra { retry_after_s: Some(2), rate_limit, allow: Some("GET, HEAD") };
+        let reply = Reply { cors: true, ..REPLY };
+        let text =
+            written(|out| error(out, reply, Status::TooManyRequests, "rate_limited", "a \"b\"\n\\", extra));
+        let (code, _, body) = parsed(&text);
+        assert_eq!(code, 429);
+        let value: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(value, serde_json::json!({"error": "rate_limited", "message": "a \"b\" \\"}));
+        for (name, value) in [
+            ("content-length", body.len().to_string().as_str()),
+            ("retry-after", "2"),
+            ("ratelimit-limit", "18446744073709551615"),
+            ("ratelimit-remaining", "0"),
+            ("ratelimit-reset", "1"),
+            ("allow", "GET, HEAD"),
+            ("access-control-allow-origin", "*"),
+        ] {
+            assert_eq!(header(&text, name).as_deref(), Some(value), "{name}");
+        }
+        assert!(text.len() - body.len() <= HEAD_LEN_MAX);
+    }
+
+    #[test]
+    fn every_status_is_written_as_its_number() {
+        for status in Status::ALL {
+            let text = written(|out| error(out, REPLY, *status, "e", "m", Extra::default()));
+            assert_eq!(parsed(&text).0, status.code());
+            assert_eq!(parsed(&text).2, "{\"error\":\"e\",\"message\":\"m\"}");
+        }
+    }
+
+    #[test]
+    fn a_preflight_is_allowed_without_a_body() {
+        let text = written(|out| preflight(out, Reply { cors: true, ..REPLY }));
+        let (code, headers, body) = parsed(&text);
+        assert_eq!((code, body), (204, ""));
+        assert_eq!(headers.iter().filter(|(n, _)| n == "access-control-allow-origin").count(), 1);
+        assert_eq!(header(&text, "content-length"), None);
+        assert!(header(&text, "access-control-allow-headers").unwrap().contains("x-api-key"));
+    }
+
+    #[test]
+    fn answers_follow_one_another_in_a_vector_that_does_not_grow() {
+        let mut out = Vec::with_capacity(2_048);
+        let capacity = out.capacity();
+        for len in [0, 9, 10, 999] {
+            out.clear();
+            ok(&mut out, REPLY, &vec![b'x'; len]);
+            let text = String::from_utf8(out.clone()).unwrap();
+            assert_eq!(header(&text, "content-length"), Some(len.to_string()));
+            assert_eq!(parsed(&text).2.len(), len);
+        }
+        assert_eq!(out.capacity(), capacity);
+    }
+}
