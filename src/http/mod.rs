@@ -3,7 +3,10 @@
 //! ```text
 //! received bytes ──► head::parse ──► Request ──► (the shard decides) ──► respond ──► bytes to send
 //! ```
+//!
+//! [`ws`] is the client's side of WebSocket, for the feeds.
 
 pub mod head;
 pub mod query;
 pub mod respond;
+pub mod ws;
