@@ -1,1 +1,21 @@
-//! The load generator.
+//! Load on a server, and what became of it.
+//!
+//! ```text
+//!             fill                sendmmsg
+//! Requests ───────► SendBatch ───────────────► server
+//!    ▲                  Flights: id → when it should have left
+//!    └── check ◄── ReceiveBatch ◄─────────────
+//!          └─► Flights::land ─► Tally: matched, refused, late, duplicate, wrong, lost
+//! ```
+//!
+//! One [`UdpLoad`] is one thread. It spins: its core belongs to it, and a generator that sleeps
+//! measures its own waking.
+
+mod flights;
+mod requests;
+mod tally;
+mod udp;
+
+pub use requests::{Echo, Requests, Verdict};
+pub use tally::Tally;
+pub use udp::{Pace, UdpLoad, UdpLoadOptions};

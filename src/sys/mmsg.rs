@@ -40,6 +40,7 @@ pub struct ReceiveBatch {
     controls: Box<[Control]>,
     payloads: Box<[[u8; RECEIVE_LEN]]>,
     filled: usize,
+    addressed: bool,
 }
 
 impl ReceiveBatch {
@@ -53,7 +54,14 @@ impl ReceiveBatch {
             controls: vec![Control::EMPTY; slots].into(),
             payloads: vec![[0; RECEIVE_LEN]; slots].into(),
             filled: 0,
+            addressed: true,
         }
+    }
+
+    /// `slots` empty slots that take payloads only: for connected sockets, which know their peer.
+    #[must_use]
+    pub fn payload_only(slots: usize) -> Self {
+        Self { addressed: false, ..Self::new(slots) }
     }
 
     /// Takes up to `most` waiting datagrams without blocking; what the slots held before is gone.
@@ -62,18 +70,32 @@ impl ReceiveBatch {
     /// # Errors
     /// The kernel's; `WouldBlock` when nothing waits.
     pub fn receive(&mut self, socket: &impl AsFd, most: usize) -> io::Result<usize> {
+        self.call(socket, most, libc::MSG_DONTWAIT)
+    }
+
+    /// Waits for one datagram on a blocking socket, then takes as [`receive`](Self::receive) does.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn receive_waiting(&mut self, socket: &impl AsFd, most: usize) -> io::Result<usize> {
+        self.call(socket, most, libc::MSG_WAITFORONE)
+    }
+
+    fn call(&mut self, socket: &impl AsFd, most: usize, flags: libc::c_int) -> io::Result<usize> {
         let most = most.min(self.headers.len());
         self.filled = 0;
         for slot in 0..most {
             self.iovecs[slot] =
                 libc::iovec { iov_base: self.payloads[slot].as_mut_ptr().cast(), iov_len: RECEIVE_LEN };
             let header = &mut self.headers[slot].msg_hdr;
-            header.msg_name = self.addresses[slot].bytes.as_mut_ptr().cast();
-            header.msg_namelen = Address::LEN as libc::socklen_t;
             header.msg_iov = &raw mut self.iovecs[slot];
             header.msg_iovlen = 1;
-            header.msg_control = self.controls[slot].bytes.as_mut_ptr().cast();
-            header.msg_controllen = Control::LEN;
+            if self.addressed {
+                header.msg_name = self.addresses[slot].bytes.as_mut_ptr().cast();
+                header.msg_namelen = Address::LEN as libc::socklen_t;
+                header.msg_control = self.controls[slot].bytes.as_mut_ptr().cast();
+                header.msg_controllen = Control::LEN;
+            }
         }
         // SAFETY: the first `most` headers were just pointed at live slots of the lengths given, all
         // owned by `self`, which is borrowed mutably through the call.
@@ -82,7 +104,7 @@ impl ReceiveBatch {
                 socket.as_fd().as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 most as libc::c_uint,
-                libc::MSG_DONTWAIT as _,
+                flags as _,
                 std::ptr::null_mut(),
             )
         };
@@ -164,6 +186,17 @@ impl SendBatch {
         self.headers.len() - self.next
     }
 
+    /// Writes `byte` all over every slot. Slots keep what is written to them when they are used again.
+    ///
+    /// # Panics
+    /// When something is queued.
+    pub fn fill(&mut self, byte: u8) {
+        assert!(self.is_empty(), "filling would overwrite queued answers");
+        for payload in &mut self.payloads {
+            payload.fill(byte);
+        }
+    }
+
     /// Room for the next answer; empty when there is none.
     #[must_use]
     pub fn room(&mut self) -> &mut [u8] {
@@ -182,6 +215,14 @@ impl SendBatch {
         header.msg_namelen = to.len;
         header.msg_controllen = source.map_or(0, |ip| self.controls[slot].write_source(ip));
         self.next += 1;
+    }
+
+    /// Queues the first `len` bytes of [`room`](Self::room) for the peer of a connected socket.
+    ///
+    /// # Panics
+    /// As [`push`](Self::push).
+    pub fn push_connected(&mut self, len: usize) {
+        self.push(&Address::EMPTY, None, len);
     }
 
     /// Sends what is queued, oldest first, in one call. Returns how many the kernel took, maybe
@@ -249,7 +290,7 @@ unsafe impl Send for SendBatch {}
 mod tests {
     use std::net::UdpSocket;
 
-    use super::super::net::open_udp;
+    use super::super::net::{connect_udp, open_udp};
     use super::*;
 
     #[test]
@@ -277,6 +318,22 @@ mod tests {
             assert_eq!(buffer[0], *expected);
         }
         assert_eq!(received.receive(&server, 8).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_connected_pair_needs_no_addresses() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = connect_udp(server.local_addr().unwrap(), 1 << 20).unwrap();
+        server.connect(client.local_addr().unwrap()).unwrap();
+        let (mut received, mut requests) = (ReceiveBatch::payload_only(8), SendBatch::new(8));
+        for n in 1..=3_usize {
+            requests.room()[..n].fill(b'x');
+            requests.push_connected(n);
+        }
+        assert_eq!(requests.send(&client).unwrap(), 3);
+        assert_eq!(received.receive_waiting(&server, 8).unwrap(), 3);
+        assert_eq!(received.payload(2), b"xxx");
+        assert_eq!((received.destination(2), received.truncated(2)), (None, false));
     }
 
     #[test]

@@ -40,6 +40,20 @@ pub fn open_udp(address: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocke
     Ok(UdpSocket::from(fd))
 }
 
+/// Opens a non-blocking UDP socket of a client's: connected to `server`, so that it hears only that
+/// address and sends without looking up the way each time.
+///
+/// # Errors
+/// The kernel's.
+pub fn connect_udp(server: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket> {
+    let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = UdpSocket::from(socket(family, SockType::Datagram, flags, None)?);
+    grow_buffers(socket.as_fd(), buffer_bytes);
+    socket.connect(server)?;
+    Ok(socket)
+}
+
 /// Opens a non-blocking TCP listener that shares its port with others of its kind.
 ///
 /// # Errors

@@ -1,0 +1,59 @@
+//! What the bench programs share.
+#![allow(dead_code, unreachable_pub, reason = "each program uses a part of this")]
+
+pub mod child;
+pub mod cpu;
+pub mod floor;
+pub mod machine;
+pub mod report;
+pub mod stats;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// How a program was started.
+pub enum Start {
+    /// By `cargo bench`, with these arguments.
+    Bench(Vec<OsString>),
+    /// By `cargo test`: small sizes, correctness only.
+    Smoke,
+    /// By `cargo test` with a filter or a listing, which is not meant for us.
+    Nothing,
+}
+
+/// Cargo passes `--bench` to a bench program, and only then.
+pub fn start() -> Start {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let before = args.len();
+    args.retain(|arg| arg != "--bench");
+    // A child that a program starts of itself names its part first.
+    let is_child = args.get(1).is_some_and(|arg| arg == child::FLOOR);
+    if args.len() < before || is_child {
+        Start::Bench(args)
+    } else if args[1..].iter().any(|arg| !arg.to_string_lossy().starts_with('-') || arg == "--list") {
+        Start::Nothing
+    } else {
+        Start::Smoke
+    }
+}
+
+/// Ends a program with the message an operator needs.
+pub fn end<E: std::fmt::Display>(result: Result<bool, E>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The processors of server and client: the first two there are, or no pinning on a single one.
+pub fn two_cpus() -> std::io::Result<(Option<usize>, Option<usize>)> {
+    let cpus = beast::sys::pin::cpus()?;
+    Ok(match cpus[..] {
+        [server, client, ..] => (Some(server), Some(client)),
+        _ => (None, None),
+    })
+}

@@ -1,0 +1,83 @@
+//! What is asked, and whether an answer is right.
+
+/// What an answer turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// What was asked for, by the request of this id.
+    Match(u64),
+    /// A well-formed refusal of the request of this id.
+    Refused(u64),
+    /// Not an answer to anything this generator asks.
+    Wrong,
+}
+
+/// A kind of request. Ids are opaque 64-bit numbers that the answer must bring back.
+pub trait Requests {
+    /// Writes the request of this id to the front of `out`, which has room for
+    /// [`UDP_PAYLOAD_MAX`](crate::limits::UDP_PAYLOAD_MAX) bytes, and returns its length.
+    fn fill(&mut self, id: u64, out: &mut [u8]) -> usize;
+
+    /// Judges a datagram that came back.
+    fn check(&mut self, answer: &[u8]) -> Verdict;
+}
+
+/// Datagrams of fixed lengths without a protocol, for bare servers: the id in the first 8 bytes
+/// (little endian), then one byte repeated.
+#[derive(Clone, Debug)]
+pub struct Echo {
+    request_len: usize,
+    answer_tail: Vec<u8>,
+}
+
+impl Echo {
+    /// Bytes of the id, the shortest request and answer.
+    pub const ID_LEN: usize = 8;
+    /// What follows the id in a request.
+    pub const REQUEST_FILL: u8 = b'q';
+    /// What follows the id in an answer.
+    pub const ANSWER_FILL: u8 = b'a';
+
+    /// Requests and answers of these lengths, in bytes; below [`ID_LEN`](Self::ID_LEN) counts as
+    /// that.
+    #[must_use]
+    pub fn new(request_len: usize, answer_len: usize) -> Self {
+        let tail_len = answer_len.saturating_sub(Self::ID_LEN);
+        Self { request_len: request_len.max(Self::ID_LEN), answer_tail: vec![Self::ANSWER_FILL; tail_len] }
+    }
+}
+
+impl Requests for Echo {
+    fn fill(&mut self, id: u64, out: &mut [u8]) -> usize {
+        let len = self.request_len.min(out.len());
+        let (head, tail) = out[..len].split_at_mut(Self::ID_LEN);
+        head.copy_from_slice(&id.to_le_bytes());
+        tail.fill(Self::REQUEST_FILL);
+        len
+    }
+
+    fn check(&mut self, answer: &[u8]) -> Verdict {
+        match answer.split_first_chunk() {
+            Some((id, tail)) if tail == self.answer_tail => Verdict::Match(u64::from_le_bytes(*id)),
+            _ => Verdict::Wrong,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_brings_its_id_back_and_nothing_else_passes() {
+        let mut echo = Echo::new(48, 64);
+        let mut request = [0; 1_232];
+        assert_eq!(echo.fill(0x0102, &mut request), 48);
+        let mut answer = [Echo::ANSWER_FILL; 64];
+        answer[..8].copy_from_slice(&request[..8]);
+        assert_eq!(echo.check(&answer), Verdict::Match(0x0102));
+        assert_eq!(echo.check(&answer[..63]), Verdict::Wrong);
+        assert_eq!(echo.check(&answer[..5]), Verdict::Wrong);
+        answer[63] = 0;
+        assert_eq!(echo.check(&answer), Verdict::Wrong);
+    }
+}
