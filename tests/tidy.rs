@@ -264,9 +264,8 @@ fn without_tests(code: &str) -> String {
     let marker = "#[cfg(test)]";
     for (at, _) in code.match_indices(marker) {
         let after = code[at + marker.len()..].trim_start();
-        let inline =
-            after.split_once(['{', ';']).is_some_and(|(head, _)| after[head.len()..].starts_with('{'));
-        if after.starts_with("mod ") && inline {
+        let head = after.split(['{', ';']).next().unwrap_or("");
+        if words(head).any(|word| word == "mod") && after[head.len()..].starts_with('{') {
             return code[..at].to_owned();
         }
     }
@@ -389,7 +388,8 @@ fn the_reader_of_paths_reads_paths() {
     let paths: Vec<_> =
         crate_paths(&blanked(source)).iter().map(|(l, p)| format!("{l} {}", p.join("::"))).collect();
     assert_eq!(paths, ["1 price::Price", "1 price::Quote", "1 time", "4 wire::V1", "5 http::f"]);
-    let cut = without_tests("use a;\n#[cfg(test)]\nmod x;\nuse b;\n#[cfg(test)]\nmod tests {\nuse c;");
+    let cut =
+        without_tests("use a;\n#[cfg(test)]\nmod x;\nuse b;\n#[cfg(test)]\npub(super) mod tests {\nuse c;");
     assert!(cut.contains("use b") && !cut.contains("use c"));
     assert!(is_allowed(&["price"], &["price".into(), "Price".into()]));
     assert!(!is_allowed(&["shard::Counter"], &["shard".into(), "Shard".into()]));

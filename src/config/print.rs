@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::load::{Effective, Origin};
-use super::settings::{Config, SETTINGS};
+use super::settings::SETTINGS;
 
 /// Every effective value and where it came from, as TOML with the origin in a comment.
 #[must_use]
@@ -66,7 +66,7 @@ pub fn default_file() -> String {
         }
         let flag = if setting.flag.is_empty() { String::new() } else { format!(" or {}", setting.flag) };
         let _ = writeln!(text, "# Takes {}. Also {}{flag}.", setting.needs, setting.env);
-        let _ = match (setting.show)(&Config::default()) {
+        let _ = match setting.default_value() {
             Some(value) => writeln!(text, "{name} = {value}"),
             None => writeln!(text, "# {name} = \"…\""),
         };
@@ -129,7 +129,7 @@ fn shown(origin: &Origin) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{FlagValue, Sources};
+    use crate::config::{Config, FlagValue, Sources};
 
     fn effective() -> Effective {
         let mut sources = Sources::default();

@@ -206,10 +206,16 @@ impl Setting {
         SETTINGS.iter().copied().find(|setting| setting.key == key)
     }
 
-    /// The default as a file would hold it, for messages.
+    /// The default as a file would hold it; `None` when it is unset.
+    #[must_use]
+    pub fn default_value(&self) -> Option<Value> {
+        (self.show)(&Config::default())
+    }
+
+    /// The default, for messages.
     #[must_use]
     pub fn default_text(&self) -> String {
-        (self.show)(&Config::default()).map_or_else(|| "unset".to_owned(), |value| value.to_string())
+        self.default_value().map_or_else(|| "unset".to_owned(), |value| value.to_string())
     }
 }
 
@@ -234,7 +240,7 @@ mod tests {
     #[test]
     fn every_default_is_a_value_its_setting_takes() {
         for setting in SETTINGS {
-            let Some(value) = (setting.show)(&Config::default()) else { continue };
+            let Some(value) = setting.default_value() else { continue };
             let mut config = Config::default();
             assert!((setting.read)(&mut config, Raw::Toml(&value)), "{}", setting.key);
             assert_eq!(config, Config::default(), "{}", setting.key);
