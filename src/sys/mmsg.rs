@@ -231,15 +231,7 @@ impl SendBatch {
     /// # Errors
     /// The kernel's, for the oldest one; nothing leaves the queue then.
     pub fn send(&mut self, socket: &impl AsFd) -> io::Result<usize> {
-        for slot in self.oldest..self.next {
-            self.iovecs[slot].iov_base = self.payloads[slot].as_mut_ptr().cast();
-            let header = &mut self.headers[slot].msg_hdr;
-            header.msg_name = self.addresses[slot].bytes.as_mut_ptr().cast();
-            header.msg_iov = &raw mut self.iovecs[slot];
-            header.msg_iovlen = 1;
-            header.msg_control = self.controls[slot].bytes.as_mut_ptr().cast();
-        }
-        let waiting = &mut self.headers[self.oldest..self.next];
+        let waiting = self.point_headers();
         // SAFETY: every waiting header was just pointed at live slots owned by `self`, with lengths
         // set by `push` and bounded by the slots; `self` is borrowed mutably through the call.
         let sent = unsafe {
@@ -253,6 +245,24 @@ impl SendBatch {
         let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
         self.leave(sent);
         Ok(sent)
+    }
+
+    /// The headers of what is queued, oldest first, pointed at where its parts lie now.
+    pub(super) fn point_headers(&mut self) -> &mut [libc::mmsghdr] {
+        for slot in self.oldest..self.next {
+            self.iovecs[slot].iov_base = self.payloads[slot].as_mut_ptr().cast();
+            let header = &mut self.headers[slot].msg_hdr;
+            header.msg_name = self.addresses[slot].bytes.as_mut_ptr().cast();
+            header.msg_iov = &raw mut self.iovecs[slot];
+            header.msg_iovlen = 1;
+            header.msg_control = self.controls[slot].bytes.as_mut_ptr().cast();
+        }
+        &mut self.headers[self.oldest..self.next]
+    }
+
+    /// Gives up all that is queued.
+    pub(super) fn clear(&mut self) {
+        (self.oldest, self.next) = (0, 0);
     }
 
     /// Gives up the oldest answer.

@@ -1,5 +1,11 @@
 //! The only room with unsafe code: safe faces over the kernel that cannot be misused from outside.
 
+mod buffer_ring;
+pub mod eventfd;
 pub mod mmsg;
 pub mod net;
 pub mod pin;
+mod refusal;
+pub mod ring;
+pub mod seccomp;
+pub mod token;
