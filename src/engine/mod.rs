@@ -23,8 +23,11 @@ use std::os::fd::OwnedFd;
 use crate::time::MonoNs;
 
 mod portable;
+pub mod probe;
+mod uring;
 
 pub use portable::PortableEngine;
+pub use uring::{STREAM_BUFFER_LEN, UdpSend, UringEngine, UringOptions, run_on_glommio};
 
 /// The sockets a shard brings to its engine, opened by [`crate::sys::net`]. Their positions are
 /// their [`UdpIndex`] and [`ListenerIndex`].
@@ -73,6 +76,9 @@ pub struct Datagram {
 pub enum Event {
     /// A datagram came.
     Datagram(Datagram),
+    /// A datagram that [`Engine::send`] had taken failed after all, with this error number. Only where
+    /// answers go out as entries of a ring.
+    SendFailed(UdpIndex, i32),
     /// The socket is no longer armed for receiving; arm it again. `NoBuffers` is the usual cause.
     UdpEnded(UdpIndex, Ended),
     /// A connection was accepted and is not yet armed for receiving.
@@ -116,13 +122,15 @@ pub trait Engine {
     /// Asks for connections on a listener until [`Event::AcceptEnded`].
     fn arm_accept(&mut self, listener: ListenerIndex);
 
-    /// Stops asking for connections; the listener stays open until the engine is dropped.
+    /// Stops asking for connections; the listener stays open until the engine is dropped. Connections
+    /// already taken still come, and maybe an [`Event::AcceptEnded`] with [`Ended::Quiet`].
     fn disarm_accept(&mut self, listener: ListenerIndex);
 
     /// Asks for a connection's bytes until [`Event::ReceiveEnded`].
     fn arm_receive(&mut self, conn: ConnId);
 
-    /// Stops asking for a connection's bytes: the peer must wait. Bytes already taken still come.
+    /// Stops asking for a connection's bytes: the peer must wait. Bytes already taken still come, and
+    /// maybe an [`Event::ReceiveEnded`] with [`Ended::Quiet`].
     fn disarm_receive(&mut self, conn: ConnId);
 
     /// Hands all that was asked for to the kernel and appends what it has finished to `events`:
