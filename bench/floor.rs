@@ -13,7 +13,7 @@ use common::floor::Wait;
 use common::machine::Machine;
 use common::report::{Figure, Report};
 use common::stats::Median;
-use common::{Start, floor};
+use common::{Cpus, Start, floor};
 use serde::Serialize;
 
 #[derive(Parser, Debug)]
@@ -80,6 +80,7 @@ fn main() -> ExitCode {
 
 fn measure(args: &Args) -> io::Result<bool> {
     let machine = Machine::here();
+    let cpus = Cpus::first_two()?;
     if !args.json {
         machine.print();
     }
@@ -89,7 +90,7 @@ fn measure(args: &Args) -> io::Result<bool> {
         for &wait in &args.waits {
             for &window in &args.windows {
                 let these = (0..runs_each)
-                    .map(|_| run(lengths, wait, window, seconds))
+                    .map(|_| run(cpus, lengths, wait, window, seconds))
                     .collect::<io::Result<Vec<_>>>()?;
                 let name =
                     format!("{} to {} bytes, {wait:?}, {} x {}", lengths.0, lengths.1, window.0, window.1);
@@ -115,26 +116,25 @@ fn measure(args: &Args) -> io::Result<bool> {
 }
 
 fn run(
+    cpus: Cpus,
     (request_len, answer_len): (usize, usize),
     wait: Wait,
     (sockets, window): (usize, usize),
     seconds: f64,
 ) -> io::Result<Run> {
-    let (server_cpu, client_cpu) = common::two_cpus()?;
-    let server = floor::start(answer_len, wait, server_cpu)?;
-    let options = UdpLoadOptions {
-        sockets,
-        pace: Pace::Window(window),
-        cpu: client_cpu,
-        ..UdpLoadOptions::new(server.address)
-    };
-    let mut load = UdpLoad::open(options, Echo::new(request_len, answer_len))?;
-    let mut whole = load.run(Duration::from_secs_f64(seconds / 4.0))?;
-    let before = server.cpu()?;
-    let measured: Tally = load.run(Duration::from_secs_f64(seconds))?;
-    let used = server.cpu()?.since(&before);
-    whole.add(&measured);
-    whole.add(&load.finish()?);
+    let server = common::pinned(cpus.server, || floor::start(answer_len, wait))?;
+    let options =
+        UdpLoadOptions { sockets, pace: Pace::Window(window), ..UdpLoadOptions::new(server.address) };
+    let (whole, measured, used) = common::pinned(cpus.client, || {
+        let mut load = UdpLoad::open(options, Echo::new(request_len, answer_len))?;
+        let mut whole = load.run(Duration::from_secs_f64(seconds / 4.0))?;
+        let before = server.cpu()?;
+        let measured: Tally = load.run(Duration::from_secs_f64(seconds))?;
+        let used = server.cpu()?.since(&before);
+        whole.add(&measured);
+        whole.add(&load.finish()?);
+        Ok((whole, measured, used))
+    })?;
     let wrong = whole.wrong + whole.duplicate + whole.refused;
     if wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.late + whole.lost() {
         return Err(io::Error::other(format!("the echo does not echo: {whole:?}")));

@@ -24,7 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("admin", &["ledger", "account", "price", "limits", "time", PUBLISHED, COUNTERS, COUNTER]),
     ("backoffice", &["ledger", "account", "price", "limits", "time", "store", "feed", PUBLISHED]),
     ("exchange_sim", &["wire", "http", "price", "limits", "time"]),
-    ("load", &["wire", "http", "limits", "time"]),
+    ("load", &["wire", "http", "price", "sys", "limits", "time"]),
 ];
 
 /// What of a shard the rooms behind it may read.

@@ -1,6 +1,5 @@
 //! A server in a process of its own, so that its processor time can be told from the client's.
 
-use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -23,11 +22,11 @@ impl Server {
     ///
     /// # Errors
     /// When it cannot be started or does not say where it listens.
-    pub fn floor(args: &[&OsStr]) -> io::Result<Self> {
+    pub fn floor(args: &[&str]) -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(FLOOR)
             .args(args)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let mut output = BufReader::new(

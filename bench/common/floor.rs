@@ -2,7 +2,7 @@
 //! `recvmmsg`, copies each request's first 8 bytes in front of fixed ones, and sends the batch with
 //! `sendmmsg`. Nothing is parsed, looked up, counted or recorded.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::UdpSocket;
 
@@ -10,7 +10,6 @@ use beast::limits::{RECV_BATCH_LEN, SOCKET_BUFFER_LEN, UDP_PAYLOAD_MAX};
 use beast::load::Echo;
 use beast::sys::mmsg::{ReceiveBatch, SendBatch};
 use beast::sys::net::open_udp;
-use beast::sys::pin::pin_thread;
 use clap::Parser;
 
 use super::child::{FLOOR, Server};
@@ -35,27 +34,18 @@ pub struct FloorArgs {
     /// How to wait for datagrams.
     #[arg(long, value_enum)]
     wait: Wait,
-    /// Processor to stay on.
-    #[arg(long)]
-    cpu: Option<usize>,
 }
 
 /// Starts the floor as a child of this program.
 ///
 /// # Errors
 /// As [`Server::floor`].
-pub fn start(answer_len: usize, wait: Wait, cpu: Option<usize>) -> io::Result<Server> {
+pub fn start(answer_len: usize, wait: Wait) -> io::Result<Server> {
     let wait = match wait {
         Wait::Block => "block",
         Wait::Spin => "spin",
     };
-    let (answer_len, cpu) = (answer_len.to_string(), cpu.map(|cpu| cpu.to_string()));
-    let mut args: Vec<&OsStr> =
-        ["--answer-len", &answer_len, "--wait", wait].into_iter().map(OsStr::new).collect();
-    if let Some(cpu) = &cpu {
-        args.extend([OsStr::new("--cpu"), OsStr::new(cpu)]);
-    }
-    Server::floor(&args)
+    Server::floor(&["--answer-len", &answer_len.to_string(), "--wait", wait])
 }
 
 /// Whether this process was started to be the floor server; then it is, until it is killed.
@@ -70,11 +60,12 @@ pub fn be_child(args: &[OsString]) -> Option<io::Result<()>> {
 }
 
 fn serve(args: &FloorArgs) -> io::Result<()> {
-    // The parent may be killed without a word; then this one must not spin on for ever.
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-    if let Some(cpu) = args.cpu {
-        pin_thread(cpu)?;
-    }
+    // The parent may be killed without a word; then its end of our input closes, and this one must
+    // not spin on for ever.
+    std::thread::spawn(|| {
+        let _ended = io::copy(&mut io::stdin(), &mut io::sink());
+        std::process::exit(0);
+    });
     let socket = open_udp("127.0.0.1:0".parse().map_err(io::Error::other)?, SOCKET_BUFFER_LEN)?;
     let mut stdout = io::stdout();
     writeln!(stdout, "{}", socket.local_addr()?)?;

@@ -1,12 +1,13 @@
 //! What became of a stretch of load.
 
+use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 /// Counts and latencies of one stretch. Over a whole run,
 /// `sent = matched + refused + late + lost + still under way`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tally {
     /// How long the stretch took.
     pub elapsed: Duration,
@@ -107,6 +108,26 @@ impl Tally {
     pub(crate) fn record_latency(&mut self, latency: Duration) {
         let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.latency_ns.saturating_record(ns);
+    }
+}
+
+impl fmt::Debug for Tally {
+    /// Without the histogram's thousands of cells.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tally")
+            .field("elapsed", &self.elapsed)
+            .field("sent", &self.sent)
+            .field("matched", &self.matched)
+            .field("refused", &self.refused)
+            .field("overdue", &self.overdue)
+            .field("late", &self.late)
+            .field("duplicate", &self.duplicate)
+            .field("wrong", &self.wrong)
+            .field("held_back", &self.held_back)
+            .field("send_failed", &self.send_failed)
+            .field("dropped", &self.dropped)
+            .field("latency_ns_max", &self.latency_ns.max())
+            .finish_non_exhaustive()
     }
 }
 
