@@ -52,6 +52,8 @@ pub struct Catalogue {
     exchanges: Vec<Exchange>,
     assets: Vec<Asset>,
     listings: Vec<Listing>,
+    /// For each listing, the position of its asset in `assets`.
+    positions: Vec<usize>,
     by_symbol: HashMap<Symbol, usize>,
 }
 
@@ -130,6 +132,7 @@ impl Catalogue {
                 symbol: (*text).to_owned(),
                 quote: *quote,
             });
+            self.positions.push(self.assets.len());
             ids.push(id_of_listing);
         }
         self.by_symbol.insert(symbol, self.assets.len());
@@ -159,6 +162,15 @@ impl Catalogue {
     #[must_use]
     pub fn listing(&self, id: ListingId) -> &Listing {
         &self.listings[id.index()]
+    }
+
+    /// Symbol of a listing's asset and name of its exchange; both are there, since `add_asset`
+    /// checked them.
+    #[must_use]
+    pub fn names(&self, listing: &Listing) -> (Symbol, &str) {
+        let position = self.positions[listing.id.index()];
+        let exchange = self.exchange(listing.exchange).map_or("", |e| e.name.as_str());
+        (self.assets[position].symbol, exchange)
     }
 
     /// The exchange of that number.

@@ -1,0 +1,243 @@
+//! From a request's bytes to an answer's bytes: what a shard knows and how it decides. No socket is
+//! in sight; UDP v1, UDP v2 and HTTP meet here.
+//!
+//! ```text
+//!   bytes ─► parse ─► key or tag ─► asset ─► board, by rule ─► record ─► answer bytes
+//!              │          │           │            │ stale         │ no room
+//!              └──────────┴───────────┴── refuse ◄─┴─► wait        └─► overloaded
+//! ```
+//!
+//! Every request ends in exactly one counter. One that waits is asked again with
+//! [`Attempt::Again`] when a price comes and with [`Attempt::Last`] at its deadline; it was counted
+//! as received the first time.
+
+use std::sync::Arc;
+
+use super::counters::{Counter, Counters};
+use super::links::{Drained, Inbox};
+use super::ready::Ready;
+use super::reply_budget::ReplyBudget;
+use crate::account::{KeyTable, Recognizer};
+use crate::ledger::{Record, RecordId, RequestId, Segment, Transport};
+use crate::price::{Board, Catalogue, ExchangeId, ListingId, Selection, Symbol};
+use crate::time::{MonoNs, Now};
+use crate::wire::ErrorCode;
+
+mod http;
+
+mod udp;
+
+pub use http::HttpVerdict;
+
+/// Which look at a request this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It has just come.
+    First,
+    /// It has waited and something has changed.
+    Again,
+    /// It has waited as long as it may.
+    Last,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The first so many bytes of the room are the answer.
+    Send(usize),
+    /// It gets no answer.
+    Silent,
+    /// It waits for news of this listing.
+    Wait(ListingId),
+}
+
+/// Whom to ask for a price that no feed has.
+pub trait AskRest {
+    /// Asks for a listing's price by REST; `false` when nobody can be asked just now.
+    fn ask(&mut self, listing: ListingId) -> bool;
+}
+
+/// Asks nobody: what is stale is refused at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoRest;
+
+impl AskRest for NoRest {
+    fn ask(&mut self, _: ListingId) -> bool {
+        false
+    }
+}
+
+/// Everything a shard needs to answer, owned by it.
+pub struct Answerer {
+    catalogue: Arc<Catalogue>,
+    /// What it counts.
+    pub counters: Counters,
+    board: Board<Ready>,
+    keys: Box<KeyTable>,
+    recognizer: Recognizer,
+    segment: Segment,
+    budget: ReplyBudget,
+    rest: Box<dyn AskRest + Send>,
+    /// Listings that REST was asked about and has not answered for.
+    asked: Vec<Option<MonoNs>>,
+    /// Room for the body of a multi-asset HTTP answer.
+    scratch: Box<[u8]>,
+    /// Bodies that change only with the catalogue.
+    assets_body: Box<[u8]>,
+    exchanges_body: Box<[u8]>,
+}
+
+/// Random secrets of one shard.
+#[derive(Clone, Copy)]
+pub struct ShardSecrets {
+    /// Keys the cache of recognised tokens.
+    pub recognizer: [u8; 16],
+    /// Keys the table of sources that have proved nothing.
+    pub budget: [u8; 16],
+}
+
+/// How long an asked listing is not asked about again when no answer comes.
+const ASK_AGAIN_NS: u64 = 2_000_000_000;
+
+/// Names of an asset together with what the board says.
+enum Found<'a> {
+    Fresh(Fresh<'a>),
+    Stale(ListingId),
+    Unknown,
+}
+
+struct Fresh<'a> {
+    ready: &'a Ready,
+    asset: u16,
+    exchange: u8,
+}
+
+impl Answerer {
+    /// An answerer with an empty board.
+    #[must_use]
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        keys: Box<KeyTable>,
+        segment: Segment,
+        secrets: ShardSecrets,
+        rest: Box<dyn AskRest + Send>,
+    ) -> Self {
+        Self {
+            board: Board::new(&catalogue),
+            counters: Counters::default(),
+            recognizer: Recognizer::new(secrets.recognizer, &keys),
+            keys,
+            segment,
+            budget: ReplyBudget::new(secrets.budget),
+            rest,
+            asked: vec![None; catalogue.listings().len()],
+            scratch: vec![0; http::BODY_LEN_MAX].into(),
+            assets_body: http::assets_body(&catalogue).into(),
+            exchanges_body: http::exchanges_body(&catalogue).into(),
+            catalogue,
+        }
+    }
+
+    /// Takes in what the links hold. `settled` hears of each listing that has news.
+    pub fn drain(&mut self, inbox: &Inbox, mut settled: impl FnMut(ListingId, bool)) {
+        let asked = &mut self.asked;
+        let Drained { applied, older } = inbox.drain(&mut self.board, |listing, found| {
+            asked[listing.index()] = None;
+            settled(listing, found);
+        });
+        self.counters.add(Counter::UpdateApplied, applied);
+        self.counters.add(Counter::UpdateOlder, older);
+    }
+
+    /// Takes a new table of keys; returns the old one, to be dropped elsewhere.
+    pub fn replace_keys(&mut self, keys: Box<KeyTable>) -> Box<KeyTable> {
+        self.recognizer.table_replaced(&self.keys, &keys);
+        std::mem::replace(&mut self.keys, keys)
+    }
+
+    /// The board, for those who watch freshness.
+    #[must_use]
+    pub fn board(&self) -> &Board<Ready> {
+        &self.board
+    }
+
+    /// The board, for those who fill it without links: tests and benches.
+    pub fn board_mut(&mut self) -> &mut Board<Ready> {
+        &mut self.board
+    }
+
+    /// The shard's records.
+    #[must_use]
+    pub fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// What the catalogue lists.
+    #[must_use]
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    #[inline]
+    fn find(&self, asset: Option<Symbol>, source: Option<ExchangeId>, now: Now) -> Found<'_> {
+        let Some(position) = asset.and_then(|symbol| self.board.find(symbol)) else { return Found::Unknown };
+        match self.board.select(position, source, now.mono) {
+            Selection::Fresh { listing, ready, .. } => Found::Fresh(Fresh {
+                ready,
+                asset: self.board.asset(position).index() as u16,
+                exchange: self.catalogue.listing(listing).exchange.index() as u8,
+            }),
+            Selection::Stale { listing } => Found::Stale(listing),
+            Selection::NotListed => Found::Unknown,
+        }
+    }
+
+    /// The exchange a client named; `Err` when there is none of that name.
+    #[inline]
+    fn source(&self, name: Option<&[u8]>) -> Result<Option<ExchangeId>, ErrorCode> {
+        let Some(name) = name else { return Ok(None) };
+        let found = std::str::from_utf8(name).ok().and_then(|name| self.catalogue.exchange_named(name));
+        found.map(|exchange| Some(exchange.id)).ok_or(ErrorCode::UnknownAsset)
+    }
+
+    /// Asks REST about a stale listing, unless it was just asked. `true` when an answer may come.
+    fn ask(&mut self, listing: ListingId, now: Now) -> bool {
+        let asked = &mut self.asked[listing.index()];
+        if asked.is_some_and(|until| now.mono < until) {
+            return true;
+        }
+        if !self.rest.ask(listing) {
+            return false;
+        }
+        *asked = Some(MonoNs(now.mono.0.saturating_add(ASK_AGAIN_NS)));
+        true
+    }
+
+    /// Writes down an answer; `None` when it cannot be accounted for and must not be sent.
+    #[inline]
+    fn record(&mut self, now: Now, entry: Entry<'_>) -> Option<RecordId> {
+        self.segment.append(Record {
+            time: now.unix,
+            key: entry.key,
+            asset: entry.asset,
+            assets: entry.assets,
+            exchange: entry.exchange,
+            transport: entry.transport,
+            request: RequestId::new(entry.id),
+            ..Record::EMPTY
+        })
+    }
+}
+
+/// What is written down about an answer, as far as the request and the board tell it.
+struct Entry<'a> {
+    key: u32,
+    asset: u16,
+    assets: u16,
+    exchange: u8,
+    transport: Transport,
+    id: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! The answer function without sockets: what each request gets and which counter it ends in.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::*;
+use crate::account::{Key, Tier as AccountTier, Token};
+use crate::http::head::{self, Head};
+use crate::limits::UDP_PAYLOAD_MAX;
+use crate::price::{AssetId, Confirmation, Currency, Exchange, Price, Quote, Tier, TradeKey};
+use crate::time::UnixNs;
+use crate::wire::v2;
+
+const NOW: Now = Now { mono: MonoNs(1_000_000_000_000), unix: UnixNs(1_763_650_000_123_000_000) };
+const LATER: MonoNs = MonoNs(2_000_000_000_000);
+
+struct AskEverything(bool);
+
+impl AskRest for AskEverything {
+    fn ask(&mut self, _: ListingId) -> bool {
+        self.0
+    }
+}
+
+fn catalogue() -> Arc<Catalogue> {
+    let id = |n| ExchangeId::new(n).unwrap();
+    let exchange =
+        |n, name: &str| Exchange { id: id(n), name: name.into(), dead_after: Duration::from_secs(5) };
+    let mut catalogue = Catalogue::new(vec![exchange(1, "coinbase"), exchange(2, "kraken")]).unwrap();
+    let usd = Currency::parse("USD").unwrap();
+    for (n, symbol) in ["BTC", "ETH", "SOL"].iter().enumerate() {
+        let listings = [(id(1), "x", usd), (id(2), "y", usd)];
+        let symbol = Symbol::parse(symbol).unwrap();
+        catalogue.add_asset(AssetId::new(n + 1).unwrap(), symbol, false, &listings).unwrap();
+    }
+    Arc::new(catalogue)
+}
+
+fn price(answerer: &mut Answerer, listing: usize, text: &str) {
+    let id = ListingId::new(listing).unwrap();
+    let quote = Quote {
+        price: Price::parse(text.as_bytes()).unwrap(),
+        key: TradeKey { time: NOW.unix, number: 1 },
+        received: NOW.unix,
+        tier: Tier::Ws,
+    };
+    let ready = Ready::new(&answerer.catalogue().clone(), id, &quote);
+    answerer.board_mut().update(id, quote, ready, Confirmation::Until(LATER));
+}
+
+fn answerer(rest: bool) -> (Answerer, Token) {
+    let token = Token::generate().unwrap();
+    let key = Key {
+        number: 42,
+        account: 1,
+        public_id: token.public_id(),
+        secret_hash: token.secret_hash(),
+        v2_request: token.v2_request_key(),
+        v2_answer: token.v2_answer_key(),
+        tier: AccountTier { name: "partner".into(), unlimited: true, qps: 0, burst: 0, monthly: None },
+        networks: vec![],
+    };
+    let secrets = ShardSecrets { recognizer: [1; 16], budget: [2; 16] };
+    let keys = Box::new(KeyTable::new(vec![key]));
+    let segment = Segment::new(7, 3);
+    let mut answerer = Answerer::new(catalogue(), keys, segment, secrets, Box::new(AskEverything(rest)));
+    price(&mut answerer, 0, "65000.12");
+    price(&mut answerer, 1, "64999.50");
+    (answerer, token)
+}
+
+fn udp_from(
+    answerer: &mut Answerer,
+    peer: &str,
+    request: &[u8],
+    attempt: Attempt,
+) -> Result<String, Verdict> {
+    let mut room = [0; UDP_PAYLOAD_MAX];
+    match answerer.datagram(NOW, peer.parse::<IpAddr>().unwrap(), request, false, &mut room, attempt) {
+        Verdict::Send(len) => Ok(String::from_utf8_lossy(&room[..len]).into_owned()),
+        other => Err(other),
+    }
+}
+
+fn udp(answerer: &mut Answerer, request: &str) -> Result<String, Verdict> {
+    udp_from(answerer, "127.0.0.1", request.as_bytes(), Attempt::First)
+}
+
+fn http(answerer: &mut Answerer, request: &str) -> String {
+    let Head::Complete { request, .. } = head::parse(request.as_bytes()) else { panic!("{request}") };
+    let mut out = Vec::new();
+    match answerer.http(NOW, &request, &mut out, Attempt::First) {
+        HttpVerdict::Done => String::from_utf8(out).unwrap(),
+        HttpVerdict::Wait(listing) => format!("waits for {}", listing.index()),
+    }
+}
+
+/// received = answered + Σ refused, for both transports.
+fn books_close(answerer: &Answerer) {
+    for transport in ["udp", "http"] {
+        let sum = |name: &str| -> u64 {
+            let of = |c: &&Counter| c.metric().0 == name && c.metric().1.contains(transport);
+            Counter::ALL.iter().filter(of).map(|c| answerer.counters.value(*c)).sum()
+        };
+        assert_eq!(sum("request_received"), sum("request_answered") + sum("request_refused"), "{transport}");
+    }
+}
+
+#[test]
+fn v1_gets_the_price_and_its_id_back_and_leaves_a_record() {
+    let (mut answerer, token) = answerer(false);
+    let key = token.reveal();
+    let answer = udp(&mut answerer, &format!(r#"{{"api_key":"{key}","asset":"btc","id":"a7"}}"#)).unwrap();
+    assert_eq!(
+        answer,
+        r#"{"asset":"BTC","quote":"USD","price":"65000.12","source":"coinbase-ws","ts":1763650000123,"id":"a7"}"#
+    );
+    let record = *answerer.segment().newest().last().unwrap();
+    assert_eq!((record.key, record.asset, record.exchange), (42, 1, 1));
+    assert_eq!(record.request.as_bytes(), b"\"a7\"");
+    let kraken = udp(&mut answerer, &format!(r#"{{"api_key":"{key}","asset":"BTC","source":"kraken"}}"#));
+    assert!(kraken.unwrap().contains(r#""price":"64999.50","source":"kraken-ws""#));
+    books_close(&answerer);
+}
+
+#[test]
+fn v1_refuses_with_a_name_and_strangers_get_nothing_longer_than_they_sent() {
+    let (mut answerer, token) = answerer(false);
+    let key = token.reveal();
+    let ask = |rest: &str| format!(r#"{{"api_key":"{key}",{rest}}}"#);
+    assert_eq!(
+        udp(&mut answerer, &ask(r#""asset":"NOPE","id":1"#)).unwrap(),
+        r#"{"error":"unknown_asset","id":1}"#
+    );
+    assert_eq!(
+        udp(&mut answerer, &ask(r#""asset":"BTC","source":"nope""#)).unwrap(),
+        r#"{"error":"unknown_asset"}"#
+    );
+    assert_eq!(udp(&mut answerer, &ask(r#""asset":"ETH""#)).unwrap(), r#"{"error":"stale"}"#);
+    assert_eq!(
+        udp(&mut answerer, r#"{"api_key":"tb_x","asset":"BTC","id":3}"#).unwrap(),
+        r#"{"error":"unauthorized","id":3}"#
+    );
+    assert_eq!(udp(&mut answerer, r#"{"asset":}"#), Err(Verdict::Silent), "the error would be longer");
+    assert_eq!(
+        udp(&mut answerer, r#"{"asset":                      }"#).unwrap(),
+        r#"{"error":"bad_request"}"#
+    );
+    assert_eq!(udp(&mut answerer, "GET / HTTP/1.1\r\n\r\n and some more of it"), Err(Verdict::Silent));
+    assert_eq!(udp(&mut answerer, &answer_like()), Err(Verdict::Silent));
+    let public = udp_from(&mut answerer, "203.0.113.9", ask(r#""asset":"BTC""#).as_bytes(), Attempt::First);
+    assert_eq!(public.unwrap(), r#"{"error":"unauthorized"}"#, "an unlimited key from a public address");
+    books_close(&answerer);
+    assert_eq!(answerer.counters.value(Counter::UdpIsAnswer), 1);
+}
+
+fn answer_like() -> String {
+    r#"{"asset":"BTC","price":"1","id":7}"#.into()
+}
+
+#[test]
+fn strangers_have_ten_replies_a_second_and_silence_after_that() {
+    let (mut answerer, _) = answerer(false);
+    let request = r#"{"api_key":"tb_nobody","asset":"BTC","id":3}"#;
+    let told = (0..100).filter(|_| udp(&mut answerer, request).is_ok()).count();
+    assert_eq!(told, 10);
+    assert_eq!(answerer.counters.value(Counter::UdpUnauthorized), 100);
+    assert_eq!(answerer.counters.value(Counter::ReplySuppressed), 90);
+    books_close(&answerer);
+}
+
+#[test]
+fn several_assets_are_answered_together() {
+    let (mut answerer, token) = answerer(false);
+    let key = token.reveal();
+    let pad = " ".repeat(100);
+    let request = format!(r#"{{"api_key":"{key}","assets":["BTC","ETH","NOPE"],"id":9,"pad":"{pad}"}}"#);
+    assert_eq!(
+        udp(&mut answerer, &request).unwrap(),
+        r#"{"prices":[{"asset":"BTC","quote":"USD","price":"65000.12","source":"coinbase-ws","ts":1763650000123},{"asset":"ETH","error":"stale"},{"asset":"NOPE","error":"unknown_asset"}],"id":9}"#
+    );
+    books_close(&answerer);
+}
+
+#[test]
+fn what_is_stale_waits_for_rest_and_is_told_at_its_deadline() {
+    let (mut answerer, token) = answerer(true);
+    let request = format!(r#"{{"api_key":"{}","asset":"ETH","id":1}}"#, token.reveal());
+    let eth = ListingId::new(2).unwrap();
+    assert_eq!(udp(&mut answerer, &request), Err(Verdict::Wait(eth)));
+    let again = udp_from(&mut answerer, "127.0.0.1", request.as_bytes(), Attempt::Last);
+    assert_eq!(again.unwrap(), r#"{"error":"stale","id":1}"#);
+    assert_eq!(udp(&mut answerer, &request), Err(Verdict::Wait(eth)));
+    price(&mut answerer, 2, "3000.5");
+    let again = udp_from(&mut answerer, "127.0.0.1", request.as_bytes(), Attempt::Again);
+    assert!(again.unwrap().contains(r#""price":"3000.5""#));
+    assert_eq!(answerer.counters.value(Counter::UdpReceived), 2, "waiting is not receiving again");
+    books_close(&answerer);
+}
+
+#[test]
+fn v2_gets_a_tagged_answer_with_the_identity_of_its_record() {
+    let (mut answerer, token) = answerer(false);
+    let (request_key, answer_key) = (v2::Key(token.v2_request_key().0), v2::Key(token.v2_answer_key().0));
+    let mut request = v2::Request {
+        key_id: token.public_id(),
+        time_ms: NOW.unix.ms(),
+        request_id: 0x1234,
+        exchange: None,
+        symbol: Symbol::parse("BTC").unwrap(),
+    };
+    let mut bytes = [0; 96];
+    let ask = |answerer: &mut Answerer, bytes: &[u8]| {
+        let mut room = [0; UDP_PAYLOAD_MAX];
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        match answerer.datagram(NOW, peer, bytes, false, &mut room, Attempt::First) {
+            Verdict::Send(len) => Some(v2::Reply::parse(&room[..len], &answer_key)),
+            _ => None,
+        }
+    };
+    v2::write_request(&mut bytes, &request, &request_key).unwrap();
+    let Some(Ok(v2::Reply::Answer(answer))) = ask(&mut answerer, &bytes) else { panic!("no price") };
+    assert_eq!(answer.request_id, 0x1234);
+    assert_eq!(answer.price.to_string(), "65000.12");
+    assert_eq!((answer.record.epoch, answer.record.shard, answer.record.sequence), (7, 3, 0));
+
+    request.time_ms -= 10_001;
+    v2::write_request(&mut bytes, &request, &request_key).unwrap();
+    let Some(Ok(v2::Reply::Refused(refusal))) = ask(&mut answerer, &bytes) else { panic!("no refusal") };
+    assert_eq!((refusal.code, refusal.server_time_ms), (ErrorCode::Expired, NOW.unix.ms()));
+
+    bytes[50] ^= 1;
+    assert!(ask(&mut answerer, &bytes).is_some_and(|reply| !matches!(reply, Ok(v2::Reply::Answer(_)))));
+    assert!(ask(&mut answerer, &bytes[..60]).is_some());
+    assert_eq!(answerer.counters.value(Counter::UdpUnauthorized), 1);
+    assert_eq!(answerer.counters.value(Counter::UdpBadRequest), 1);
+    books_close(&answerer);
+}
+
+#[test]
+fn http_answers_the_same_objects() {
+    let (mut answerer, token) = answerer(false);
+    let key = token.reveal();
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n\r\n");
+    let one = http(&mut answerer, &get("/price?asset=BTC"));
+    let object =
+        r#"{"asset":"BTC","quote":"USD","price":"65000.12","source":"coinbase-ws","ts":1763650000123}"#;
+    assert!(one.starts_with("HTTP/1.1 200 OK\r\n") && one.ends_with(object), "{one}");
+    let two = http(&mut answerer, &get("/prices?assets=BTC,ETH"));
+    assert!(two.ends_with(&format!(r#"{{"prices":[{object},{{"asset":"ETH","error":"stale"}}]}}"#)), "{two}");
+    for (target, status) in [
+        ("/price?asset=NOPE", "404"),
+        ("/price", "400"),
+        ("/price?asset=ETH", "503"),
+        ("/nothing", "404"),
+        ("/prices?assets=", "400"),
+        ("/price?asset=BTC&asset=ETH", "400"),
+        ("/price?asset=BTC&source=nope", "404"),
+    ] {
+        let answer = http(&mut answerer, &get(target));
+        assert_eq!(&answer[9..12], status, "{target}: {answer}");
+    }
+    let nobody = http(&mut answerer, "GET /price?asset=BTC HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert!(nobody.starts_with("HTTP/1.1 401"), "{nobody}");
+    let post = http(&mut answerer, "POST /price HTTP/1.1\r\nhost: x\r\n\r\n");
+    assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD, OPTIONS"), "{post}");
+    let assets = http(&mut answerer, "GET /assets HTTP/1.1\r\nhost: x\r\n\r\n");
+    let body = &assets[assets.find("\r\n\r\n").unwrap()..];
+    let parsed: serde_json::Value = serde_json::from_str(body.trim()).unwrap();
+    assert_eq!(parsed["assets"].as_array().unwrap().len(), 3);
+    books_close(&answerer);
+}

@@ -1,0 +1,334 @@
+//! Answers to datagrams, v1 and v2.
+
+use std::net::IpAddr;
+
+use super::{Answerer, Attempt, Entry, Found, Fresh, Verdict};
+use crate::account::KeyIndex;
+use crate::ledger::Transport;
+use crate::limits::UDP_PAYLOAD_MAX;
+use crate::price::Symbol;
+use crate::shard::Counter;
+use crate::time::Now;
+use crate::wire::{ErrorCode, Reject, answer_len_max, v1, v2};
+
+impl Answerer {
+    /// Answers a datagram from `peer` into `room`, which holds at least
+    /// [`UDP_PAYLOAD_MAX`] bytes. `truncated` says that the datagram was longer than what is here.
+    #[inline]
+    pub fn datagram(
+        &mut self,
+        now: Now,
+        peer: IpAddr,
+        request: &[u8],
+        truncated: bool,
+        room: &mut [u8],
+        attempt: Attempt,
+    ) -> Verdict {
+        if attempt == Attempt::First {
+            self.counters.add(Counter::UdpReceived, 1);
+        }
+        if truncated || request.len() > UDP_PAYLOAD_MAX {
+            return self.refuse_stranger(now, peer, request, room, ErrorCode::BadRequest);
+        }
+        if v2::looks_like(request) {
+            self.datagram_v2(now, peer, request, room, attempt)
+        } else {
+            self.datagram_v1(now, peer, request, room, attempt)
+        }
+    }
+
+    fn datagram_v2(
+        &mut self,
+        now: Now,
+        peer: IpAddr,
+        request: &[u8],
+        room: &mut [u8],
+        attempt: Attempt,
+    ) -> Verdict {
+        let view = match v2::RequestView::parse(request) {
+            Ok(view) => view,
+            Err(reject) => return self.reject(now, peer, request, room, reject),
+        };
+        let known = self.keys.by_public_id(view.key_id());
+        let Some(key) = known.and_then(|index| self.keys.key(index)) else {
+            return self.refuse_stranger(now, peer, request, room, ErrorCode::Unauthorized);
+        };
+        if !view.tag_valid(&v2::Key(key.v2_request.0)) {
+            return self.refuse_stranger(now, peer, request, room, ErrorCode::Unauthorized);
+        }
+        let (number, answer_key) = (key.number, v2::Key(key.v2_answer.0));
+        let caller = V2Caller { answer_key: &answer_key, request_id: view.request_id(), now };
+        if attempt == Attempt::First && !v2::in_window(view.time_ms(), now.unix.ms()) {
+            // A valid tag, but maybe an old one that somebody replays from a forged address.
+            if !self.budget.take(peer, now.mono) {
+                return self.refuse_silently(ErrorCode::Expired);
+            }
+            return self.refuse_v2(&caller, room, ErrorCode::Expired);
+        }
+        let fresh = match self.find(view.symbol(), view.exchange(), now) {
+            Found::Fresh(fresh) => fresh,
+            Found::Unknown => return self.refuse_v2(&caller, room, ErrorCode::UnknownAsset),
+            Found::Stale(listing) => {
+                if attempt != Attempt::Last && self.ask(listing, now) {
+                    return Verdict::Wait(listing);
+                }
+                return self.refuse_v2(&caller, room, ErrorCode::Stale);
+            }
+        };
+        let Fresh { asset, exchange, .. } = fresh;
+        let template = fresh.ready.v2.clone();
+        let id = caller.request_id.to_le_bytes();
+        let entry = Entry { key: number, asset, assets: 1, exchange, transport: Transport::UdpV2, id: &id };
+        let Some(record) = self.record(now, entry) else {
+            return self.refuse_v2(&caller, room, ErrorCode::Overloaded);
+        };
+        let record = v2::RecordId { epoch: record.epoch, shard: record.shard, sequence: record.sequence };
+        match template.write(room, caller.request_id, record, caller.answer_key) {
+            Some(len) => self.answered(len),
+            None => self.refuse_silently(ErrorCode::BadRequest),
+        }
+    }
+
+    fn datagram_v1(
+        &mut self,
+        now: Now,
+        peer: IpAddr,
+        request: &[u8],
+        room: &mut [u8],
+        attempt: Attempt,
+    ) -> Verdict {
+        let parsed = match v1::parse(request) {
+            Ok(parsed) => parsed,
+            Err(reject) => return self.reject(now, peer, request, room, reject),
+        };
+        let Some(number) = self.v1_key(now, peer, parsed.token()) else {
+            return self.refuse_stranger_v1(now, peer, request, room, ErrorCode::Unauthorized, parsed.id());
+        };
+        let len_max = answer_len_max(request.len());
+        let source = match self.source(parsed.source()) {
+            Ok(source) => source,
+            Err(code) => return self.refuse_v1(room, len_max, code, parsed.id()),
+        };
+        let id = parsed.id();
+        let Some(name) = parsed.asset() else {
+            return self.several_v1(now, number, &parsed, request.len(), room, attempt);
+        };
+        let fresh = match self.find(Symbol::from_bytes(name), source, now) {
+            Found::Fresh(fresh) => fresh,
+            Found::Unknown => return self.refuse_v1(room, len_max, ErrorCode::UnknownAsset, id),
+            Found::Stale(listing) => {
+                if attempt != Attempt::Last && self.ask(listing, now) {
+                    return Verdict::Wait(listing);
+                }
+                return self.refuse_v1(room, len_max, ErrorCode::Stale, id);
+            }
+        };
+        let Some(len) = v1::write_answer(room, len_max, fresh.ready.head(), id) else {
+            // The request is too short for its answer: a longer "pad" cures it.
+            return self.refuse_v1(room, len_max, ErrorCode::BadRequest, id);
+        };
+        let Fresh { asset, exchange, .. } = fresh;
+        let entry = Entry {
+            key: number,
+            asset,
+            assets: 1,
+            exchange,
+            transport: Transport::UdpV1,
+            id: id.unwrap_or_default(),
+        };
+        match self.record(now, entry) {
+            Some(_) => self.answered(len),
+            None => self.refuse_v1(room, len_max, ErrorCode::Overloaded, id),
+        }
+    }
+
+    /// The persistent number of the key a v1 token belongs to, if it may be used from `peer`.
+    #[inline]
+    fn v1_key(&mut self, now: Now, peer: IpAddr, token: &[u8]) -> Option<u32> {
+        let index: KeyIndex = self.recognizer.recognize(&self.keys, token, now.mono).ok()?;
+        let key = self.keys.key(index)?;
+        key.v1_allowed_from(peer).then_some(key.number)
+    }
+
+    fn several_v1(
+        &mut self,
+        now: Now,
+        key: u32,
+        request: &v1::Request<'_>,
+        request_len: usize,
+        room: &mut [u8],
+        attempt: Attempt,
+    ) -> Verdict {
+        let (id, len_max) = (request.id(), answer_len_max(request_len));
+        let source = match self.source(request.source()) {
+            Ok(source) => source,
+            Err(code) => return self.refuse_v1(room, len_max, code, id),
+        };
+        let mut waits_for = None;
+        for name in request.assets() {
+            if let Found::Stale(listing) = self.find(Symbol::from_bytes(name), source, now)
+                && attempt != Attempt::Last
+                && self.ask(listing, now)
+            {
+                waits_for = waits_for.or(Some(listing));
+            }
+        }
+        if let Some(listing) = waits_for {
+            return Verdict::Wait(listing);
+        }
+        let (mut first, mut priced) = ((0, 0), 0);
+        let written =
+            v1::PricesWriter::new(room, len_max, request.asset_count(), id).and_then(|mut writer| {
+                for name in request.assets() {
+                    let pushed = match self.find(Symbol::from_bytes(name), source, now) {
+                        Found::Fresh(fresh) => {
+                            let pushed = writer.push_head(fresh.ready.head());
+                            if pushed && priced == 0 {
+                                first = (fresh.asset, fresh.exchange);
+                            }
+                            priced += u16::from(pushed);
+                            pushed
+                        }
+                        Found::Stale(_) => writer.push_error(name, ErrorCode::Stale),
+                        Found::Unknown => writer.push_error(name, ErrorCode::UnknownAsset),
+                    };
+                    if !pushed {
+                        break;
+                    }
+                }
+                writer.finish()
+            });
+        let Some(len) = written else { return self.refuse_v1(room, len_max, ErrorCode::BadRequest, id) };
+        let (asset, exchange) = first;
+        let transport = Transport::UdpV1;
+        let entry = Entry { key, asset, assets: priced, exchange, transport, id: id.unwrap_or_default() };
+        match self.record(now, entry) {
+            Some(_) => self.answered(len),
+            None => self.refuse_v1(room, len_max, ErrorCode::Overloaded, id),
+        }
+    }
+
+    /// Counts an answer of `len` bytes.
+    #[inline]
+    fn answered(&mut self, len: usize) -> Verdict {
+        self.counters.add(Counter::UdpAnswered, 1);
+        self.counters.add(Counter::AnswerBytes, len as u64);
+        Verdict::Send(len)
+    }
+
+    fn reject(&mut self, now: Now, peer: IpAddr, request: &[u8], room: &mut [u8], reject: Reject) -> Verdict {
+        match reject.code() {
+            Some(code) => self.refuse_stranger(now, peer, request, room, code),
+            None => {
+                self.counters.add(Counter::UdpIsAnswer, 1);
+                Verdict::Silent
+            }
+        }
+    }
+
+    /// Refuses somebody who has proved nothing, in the protocol he seems to speak.
+    #[cold]
+    fn refuse_stranger(
+        &mut self,
+        now: Now,
+        peer: IpAddr,
+        request: &[u8],
+        room: &mut [u8],
+        code: ErrorCode,
+    ) -> Verdict {
+        if !v2::looks_like(request) {
+            return self.refuse_stranger_v1(now, peer, request, room, code, None);
+        }
+        let refusal = v2::Refusal {
+            code,
+            request_id: v2::request_id(request),
+            server_time_ms: now.unix.ms(),
+            retry_after_ms: 0,
+        };
+        if request.len() < v2::ERROR_LEN || !self.budget.take(peer, now.mono) {
+            return self.refuse_silently(code);
+        }
+        let written = v2::write_error(room, request.len(), &refusal, None);
+        self.refused(code, written)
+    }
+
+    #[cold]
+    fn refuse_stranger_v1(
+        &mut self,
+        now: Now,
+        peer: IpAddr,
+        request: &[u8],
+        room: &mut [u8],
+        code: ErrorCode,
+        id: Option<&[u8]>,
+    ) -> Verdict {
+        // Only what looks like JSON gets a reply: anything else may be somebody else's protocol.
+        let json = request.trim_ascii_start().first() == Some(&b'{');
+        let len_max = request.len().min(UDP_PAYLOAD_MAX);
+        let written = if json { v1::write_error(room, len_max, code, id) } else { None };
+        if written.is_none() || !self.budget.take(peer, now.mono) {
+            return self.refuse_silently(code);
+        }
+        self.refused(code, written)
+    }
+
+    #[cold]
+    fn refuse_v1(&mut self, room: &mut [u8], len_max: usize, code: ErrorCode, id: Option<&[u8]>) -> Verdict {
+        let written = v1::write_error(room, len_max, code, id);
+        self.refused(code, written)
+    }
+
+    #[cold]
+    fn refuse_v2(&mut self, caller: &V2Caller<'_>, room: &mut [u8], code: ErrorCode) -> Verdict {
+        let refusal = v2::Refusal {
+            code,
+            request_id: caller.request_id,
+            server_time_ms: caller.now.unix.ms(),
+            retry_after_ms: if code == ErrorCode::Stale { 1_000 } else { 0 },
+        };
+        let written = v2::write_error(room, v2::ERROR_LEN, &refusal, Some(caller.answer_key));
+        self.refused(code, written)
+    }
+
+    fn refuse_silently(&mut self, code: ErrorCode) -> Verdict {
+        self.refused(code, None)
+    }
+
+    fn refused(&mut self, code: ErrorCode, written: Option<usize>) -> Verdict {
+        self.counters.add(counter(code), 1);
+        match written {
+            Some(len) => Verdict::Send(len),
+            None => {
+                self.counters.add(Counter::ReplySuppressed, 1);
+                Verdict::Silent
+            }
+        }
+    }
+
+    /// Refuses a datagram that would have to wait when no more can: the caller has no room.
+    #[cold]
+    pub fn no_room_to_wait(&mut self) {
+        self.counters.add(Counter::UdpOverloaded, 1);
+        self.counters.add(Counter::ReplySuppressed, 1);
+    }
+}
+
+/// Who gets a v2 refusal with a valid tag.
+struct V2Caller<'a> {
+    answer_key: &'a v2::Key,
+    request_id: u64,
+    now: Now,
+}
+
+fn counter(code: ErrorCode) -> Counter {
+    match code {
+        ErrorCode::BadRequest => Counter::UdpBadRequest,
+        ErrorCode::Unauthorized => Counter::UdpUnauthorized,
+        ErrorCode::UnknownAsset => Counter::UdpUnknownAsset,
+        ErrorCode::RateLimited => Counter::UdpRateLimited,
+        ErrorCode::MonthlyLimit => Counter::UdpMonthlyLimit,
+        ErrorCode::Stale => Counter::UdpStale,
+        ErrorCode::Overloaded => Counter::UdpOverloaded,
+        ErrorCode::Expired => Counter::UdpExpired,
+    }
+}

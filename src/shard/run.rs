@@ -1,0 +1,375 @@
+//! The shard's loop: drain the links, harvest, answer, send, keep house, park.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use super::answer::{Answerer, Attempt, Verdict};
+use super::conns::Conns;
+use super::counters::{Counter, Published};
+use super::guest::Arrival;
+use super::links::{Inbox, Publisher};
+use super::waiting::{Waiter, Waiting, Who};
+use crate::account::KeyTable;
+use crate::engine::{Datagram, Ended, Engine, Event, ListenerIndex, UdpIndex};
+use crate::limits::{RECV_BATCH_LEN, UDP_PAYLOAD_MAX};
+use crate::price::ListingId;
+use crate::time::{Clock, MonoNs, Now};
+
+/// How a shard behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// UDP sockets and TCP listeners its engine was given.
+    pub udp: u8,
+    /// TCP listeners its engine was given.
+    pub tcp: u8,
+    /// How long to look for work before parking.
+    pub spin: Duration,
+    /// How long a request may wait for a REST price.
+    pub rest_deadline: Duration,
+    /// Silence after which a kept-alive connection is closed.
+    pub http_idle: Duration,
+    /// Time within which a head must be complete.
+    pub http_head: Duration,
+    /// How long leaving may take.
+    pub drain: Duration,
+}
+
+/// What a shard is told from outside.
+pub enum Control {
+    /// New keys.
+    Keys(Box<KeyTable>),
+    /// A connection to look after.
+    Guest(Arrival),
+    /// Finish what is in flight and leave.
+    Stop,
+}
+
+/// One shard without its engine and clock.
+pub struct Shard {
+    pub(super) answerer: Answerer,
+    pub(super) publisher: Publisher,
+    pub(super) conns: Conns,
+    pub(super) waiting: Waiting,
+    pub(super) options: Options,
+    inbox: Inbox,
+    control: Receiver<Control>,
+    published: Arc<Published>,
+    /// Listings with news since the last look, kept only while something waits.
+    settled: Vec<(ListingId, bool)>,
+    /// Sockets and listeners to arm again when buffers are back.
+    pub(super) rearm: Vec<Rearm>,
+    /// Listeners that are not armed because all connections are taken.
+    pub(super) refused_accepts: Vec<ListenerIndex>,
+    late_room: Box<[u8; UDP_PAYLOAD_MAX]>,
+    house_at: MonoNs,
+    pub(super) sweep_at: MonoNs,
+    pub(super) leaving: Option<MonoNs>,
+}
+
+/// What has to be armed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rearm {
+    Udp(UdpIndex),
+    Accept(ListenerIndex),
+    Receive(crate::engine::ConnId),
+}
+
+/// How often the house is kept: counters published, messages read, deadlines looked at.
+const HOUSE_NS: u64 = 20_000_000;
+
+/// How long an idle shard parks at most, so that links are drained and keys revoked in time.
+const PARK_NS: u64 = 100_000_000;
+
+/// How long it parks while requests wait for REST or answers for a full socket.
+const PARK_BUSY_NS: u64 = 1_000_000;
+
+impl Shard {
+    /// A shard that is ready to run.
+    #[must_use]
+    pub fn new(
+        answerer: Answerer,
+        publisher: Publisher,
+        inbox: Inbox,
+        control: Receiver<Control>,
+        published: Arc<Published>,
+        options: Options,
+    ) -> Self {
+        Self {
+            answerer,
+            publisher,
+            conns: Conns::default(),
+            waiting: Waiting::default(),
+            options,
+            inbox,
+            control,
+            published,
+            settled: Vec::new(),
+            rearm: Vec::new(),
+            refused_accepts: Vec::new(),
+            late_room: Box::new([0; UDP_PAYLOAD_MAX]),
+            house_at: MonoNs(0),
+            sweep_at: MonoNs(0),
+            leaving: None,
+        }
+    }
+
+    /// What the shard knows and has counted.
+    #[must_use]
+    pub fn answerer(&self) -> &Answerer {
+        &self.answerer
+    }
+
+    /// Answers until told to stop.
+    ///
+    /// # Errors
+    /// When the engine is broken.
+    pub async fn run<E: Engine, C: Clock>(&mut self, engine: &mut E, clock: &C) -> io::Result<()> {
+        let mut events = Vec::with_capacity(4 * RECV_BATCH_LEN);
+        self.start(engine);
+        let mut busy_at = clock.now().mono;
+        loop {
+            let now = clock.now();
+            let busy = self.turn(engine, now, &mut events)?;
+            if self.finished(now) {
+                self.leave(engine, now);
+                return Ok(());
+            }
+            if busy {
+                busy_at = now.mono;
+            } else if now.mono.since(busy_at) >= self.options.spin {
+                self.answerer.counters.add(Counter::Parked, 1);
+                engine.park(self.park_until(engine, now)).await?;
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Arms all sockets.
+    pub(super) fn start<E: Engine>(&mut self, engine: &mut E) {
+        for index in 0..self.options.udp {
+            engine.arm_udp(UdpIndex(index));
+        }
+        for index in 0..self.options.tcp {
+            engine.arm_accept(ListenerIndex(index));
+        }
+    }
+
+    /// One turn. Returns whether there was anything to do.
+    ///
+    /// # Errors
+    /// When the engine is broken.
+    pub(super) fn turn<E: Engine>(
+        &mut self,
+        engine: &mut E,
+        now: Now,
+        events: &mut Vec<Event>,
+    ) -> io::Result<bool> {
+        self.drain_links(engine, now);
+        let room = self.room(engine);
+        engine.harvest(room, events)?;
+        let busy = !events.is_empty();
+        for event in events.drain(..) {
+            self.take(engine, now, event);
+        }
+        for index in 0..self.options.udp {
+            self.send(engine, UdpIndex(index));
+        }
+        while let Some(rearm) = self.rearm.pop() {
+            match rearm {
+                Rearm::Udp(socket) => engine.arm_udp(socket),
+                Rearm::Accept(listener) => self.rearm_accept(engine, listener),
+                Rearm::Receive(conn) => engine.arm_receive(conn),
+            }
+        }
+        self.answerer.counters.add(Counter::Turn, 1);
+        if now.mono >= self.house_at {
+            self.keep_house(engine, now);
+        }
+        Ok(busy)
+    }
+
+    /// How many datagrams can be answered now: answers that a full socket has left behind take
+    /// their room.
+    fn room<E: Engine>(&self, engine: &E) -> usize {
+        let queued = (0..self.options.udp).map(|index| engine.queued(UdpIndex(index))).max().unwrap_or(0);
+        RECV_BATCH_LEN.saturating_sub(queued)
+    }
+
+    fn take<E: Engine>(&mut self, engine: &mut E, now: Now, event: Event) {
+        match event {
+            Event::Datagram(datagram) => self.answer(engine, now, datagram),
+            Event::UdpEnded(socket, ended) => {
+                self.count_ended(ended);
+                self.rearm.push(Rearm::Udp(socket));
+            }
+            Event::Accepted(listener, conn) => self.accepted(engine, now, listener, conn),
+            Event::AcceptEnded(listener, ended) => {
+                self.count_ended(ended);
+                self.rearm.push(Rearm::Accept(listener));
+            }
+            Event::Received(conn, buffer) => self.received(engine, now, conn, buffer),
+            Event::ReceiveEnded(conn, ended) => self.receive_ended(engine, now, conn, ended),
+            Event::Sent(conn, bytes, result) => self.sent(engine, now, conn, bytes, result),
+        }
+    }
+
+    pub(super) fn count_ended(&mut self, ended: Ended) {
+        let counter = match ended {
+            Ended::NoBuffers => Counter::ReceiveNoBuffers,
+            _ => Counter::ReceiveEnded,
+        };
+        self.answerer.counters.add(counter, 1);
+    }
+
+    #[inline]
+    fn answer<E: Engine>(&mut self, engine: &mut E, now: Now, datagram: Datagram) {
+        let peer = engine.peer(&datagram);
+        let (request, room) = engine.view(&datagram);
+        let verdict =
+            self.answerer.datagram(now, peer.ip(), request, datagram.truncated, room, Attempt::First);
+        match verdict {
+            Verdict::Send(len) => engine.queue(datagram, len),
+            Verdict::Silent => engine.release(datagram.buffer),
+            Verdict::Wait(listing) => {
+                let request = request.to_vec();
+                let local = engine.local(&datagram);
+                let who = Who::Datagram { socket: datagram.socket, peer, local, request };
+                let deadline = now.mono.plus(self.options.rest_deadline);
+                if self.waiting.add(Waiter { listing, deadline, who }).is_err() {
+                    self.answerer.no_room_to_wait();
+                }
+                engine.release(datagram.buffer);
+            }
+        }
+    }
+
+    /// Sends what is queued on a socket. A short send goes on behind what was taken, an answer that
+    /// cannot be sent is given up and counted, a full socket is left to the next turn.
+    fn send<E: Engine>(&mut self, engine: &mut E, socket: UdpIndex) {
+        let mut queued = engine.queued(socket);
+        while queued > 0 {
+            match engine.send(socket) {
+                Ok(sent) if sent < queued => {
+                    self.answerer.counters.add(Counter::SendShort, 1);
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.answerer.counters.add(Counter::SendFailed, 1);
+                    engine.skip(socket);
+                }
+            }
+            queued = engine.queued(socket);
+        }
+    }
+
+    fn drain_links<E: Engine>(&mut self, engine: &mut E, now: Now) {
+        let (settled, waits) = (&mut self.settled, !self.waiting.is_empty());
+        self.answerer.drain(&self.inbox, |listing, found| {
+            if waits {
+                settled.push((listing, found));
+            }
+        });
+        if self.settled.is_empty() {
+            return;
+        }
+        let settled = std::mem::take(&mut self.settled);
+        let news = |listing: ListingId| settled.iter().rev().find(|(id, _)| *id == listing);
+        for waiter in self.waiting.take(|w| news(w.listing).is_some()) {
+            let found = news(waiter.listing).is_some_and(|(_, found)| *found);
+            self.wake(engine, now, waiter, if found { Attempt::Again } else { Attempt::Last });
+        }
+        self.settled = settled;
+        self.settled.clear();
+    }
+
+    /// Asks again for a request that has waited.
+    fn wake<E: Engine>(&mut self, engine: &mut E, now: Now, waiter: Waiter, attempt: Attempt) {
+        let deadline = waiter.deadline;
+        match waiter.who {
+            Who::Conn(conn) => self.wake_conn(engine, now, conn, attempt, deadline),
+            Who::Datagram { socket, peer, local, request } => {
+                let room = &mut self.late_room[..];
+                match self.answerer.datagram(now, peer.ip(), &request, false, room, attempt) {
+                    Verdict::Send(len) => {
+                        if engine.send_late(socket, peer, local, &self.late_room[..len]).is_err() {
+                            self.answerer.counters.add(Counter::SendFailed, 1);
+                        }
+                    }
+                    Verdict::Silent => {}
+                    Verdict::Wait(listing) => {
+                        let who = Who::Datagram { socket, peer, local, request };
+                        if self.waiting.add(Waiter { listing, deadline, who }).is_err() {
+                            self.answerer.no_room_to_wait();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep_house<E: Engine>(&mut self, engine: &mut E, now: Now) {
+        self.house_at = MonoNs(now.mono.0.saturating_add(HOUSE_NS));
+        while let Ok(control) = self.control.try_recv() {
+            match control {
+                Control::Keys(keys) => drop(self.answerer.replace_keys(keys)),
+                Control::Guest(arrival) => self.welcome(engine, now, arrival),
+                Control::Stop => self.stop(engine, now),
+            }
+        }
+        if self.waiting.deadline() <= now.mono {
+            for waiter in self.waiting.take(|w| w.deadline <= now.mono) {
+                self.wake(engine, now, waiter, Attempt::Last);
+            }
+        }
+        self.tick_guests(engine, now);
+        self.sweep(engine, now);
+        self.publisher.settle();
+        let drops = (0..self.options.udp).map(|i| engine.loss(UdpIndex(i)).dropped).sum();
+        let (datagrams, conns) = self.waiting.counts();
+        let counters = &mut self.answerer.counters;
+        counters.set(Counter::KernelDropped, drops);
+        counters.set(Counter::UdpWaiting, datagrams as u64);
+        counters.set(Counter::HttpWaiting, conns as u64);
+        self.published.publish(counters);
+    }
+
+    fn park_until<E: Engine>(&self, engine: &E, now: Now) -> MonoNs {
+        let stuck = (0..self.options.udp).any(|index| engine.queued(UdpIndex(index)) > 0);
+        let busy = stuck || !self.waiting.is_empty() || self.leaving.is_some() || self.publisher.owes();
+        MonoNs(now.mono.0.saturating_add(if busy { PARK_BUSY_NS } else { PARK_NS }))
+    }
+
+    fn stop<E: Engine>(&mut self, engine: &mut E, now: Now) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.leaving = Some(now.mono.plus(self.options.drain));
+        for index in 0..self.options.tcp {
+            engine.disarm_accept(ListenerIndex(index));
+        }
+        self.dismiss(engine, now);
+    }
+
+    /// Whether a leaving shard has nothing more to do, or no more time.
+    fn finished(&self, now: Now) -> bool {
+        self.leaving
+            .is_some_and(|until| now.mono >= until || (self.waiting.is_empty() && self.conns.len() == 0))
+    }
+
+    fn leave<E: Engine>(&mut self, engine: &mut E, now: Now) {
+        for waiter in self.waiting.take(|_| true) {
+            self.wake(engine, now, waiter, Attempt::Last);
+        }
+        for id in self.conns.ids() {
+            engine.close(id);
+        }
+        self.house_at = MonoNs(0);
+        self.keep_house(engine, now);
+    }
+}
