@@ -2,6 +2,7 @@
 //! together, so it may name them all.
 
 mod config;
+mod keys;
 mod settings_args;
 
 use std::fmt;
@@ -24,6 +25,9 @@ struct Cli {
 enum Command {
     /// Show the configuration
     Config(config::ConfigArgs),
+
+    /// Make, list and revoke API keys
+    Keys(keys::KeysArgs),
 }
 
 /// Why a command could not be carried out, for the operator.
@@ -59,6 +63,7 @@ impl fmt::Display for Failure {
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(args) => config::run(&args),
+        Command::Keys(args) => keys::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

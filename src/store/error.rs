@@ -1,0 +1,233 @@
+//! What can go wrong with the store, told to the operator.
+
+use std::path::PathBuf;
+use std::{fmt, io};
+
+use rusqlite::ErrorCode;
+
+/// What went wrong. Its text says what was found, what is needed and what to do, and never holds a
+/// secret.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The data folder cannot be made or opened.
+    Folder {
+        /// The data folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file in it cannot be made, read or written.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no database where one was expected.
+    NoDatabase {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// A newer version of beast wrote the database.
+    NewerSchema {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version this program knows.
+        needed: u32,
+    },
+    /// Others than the owner may read the instance key.
+    InstanceKeyReadable {
+        /// The instance key.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// There are sealed keys but no instance key.
+    InstanceKeyMissing {
+        /// Where it should lie.
+        path: PathBuf,
+    },
+    /// The instance key is not the one that the keys were sealed under.
+    InstanceKeyWrong {
+        /// The instance key.
+        path: PathBuf,
+    },
+    /// One key's row cannot be read.
+    DamagedKey {
+        /// Its public text.
+        key: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There is no such tier.
+    UnknownTier {
+        /// What was asked for.
+        found: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// A name or note is empty, too long, or would garble a terminal.
+    BadText {
+        /// Which it is: "account name" or "note".
+        what: &'static str,
+        /// Most characters it may have.
+        len_max: usize,
+    },
+    /// What was given cannot be the beginning of a key.
+    NotAKey {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No key begins so.
+    UnknownKey {
+        /// The public text that was asked for.
+        found: String,
+    },
+    /// Several keys begin so.
+    AmbiguousKey {
+        /// The public text that was asked for.
+        found: String,
+        /// Public texts of those that begin so.
+        matches: Vec<String>,
+    },
+    /// The file for the first key is taken.
+    FirstKeyExists {
+        /// That file.
+        path: PathBuf,
+    },
+    /// The machine gives no random bytes, or its cryptography is out of order.
+    NoRandomness,
+    /// The database refused.
+    Database {
+        /// What was being done: "cannot …".
+        doing: &'static str,
+        /// What it said.
+        source: rusqlite::Error,
+    },
+}
+
+/// Wraps a refusal of the database while `doing` something.
+pub(super) fn sqlite(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
+    move |source| StoreError::Database { doing, source }
+}
+
+impl StoreError {
+    /// What was found and what is needed.
+    #[must_use]
+    pub fn what(&self) -> String {
+        match self {
+            Self::Folder { path, source } => {
+                format!("the data folder {} cannot be used: {source}", path.display())
+            }
+            Self::File { path, source } => format!("{} cannot be used: {source}", path.display()),
+            Self::NoDatabase { path } => format!("there is no beast.sqlite in {}", path.display()),
+            Self::NewerSchema { path, found, needed } => format!(
+                "{} has schema version {found}, this beast knows versions up to {needed}",
+                path.display()
+            ),
+            Self::InstanceKeyReadable { path, mode } => format!(
+                "{} has mode {mode:04o}, needs 0600 because it opens every sealed key",
+                path.display()
+            ),
+            Self::InstanceKeyMissing { path } => {
+                format!("{} is missing, and the database holds keys sealed under it", path.display())
+            }
+            Self::InstanceKeyWrong { path } => format!(
+                "{} does not open the keys in the database beside it, which were sealed under another one",
+                path.display()
+            ),
+            Self::DamagedKey { key, what } => format!("key {key} in the database is damaged: {what}"),
+            Self::UnknownTier { found, .. } => format!("there is no tier '{}'", found.escape_debug()),
+            Self::BadText { what, len_max } => {
+                format!("the {what} must be one line of printable text, at most {len_max} characters")
+            }
+            Self::NotAKey { why } => why.clone(),
+            Self::UnknownKey { found } => format!("no key begins with {found}"),
+            Self::AmbiguousKey { found, matches } => {
+                format!("{} keys begin with {found}: {}", matches.len(), matches.join(", "))
+            }
+            Self::FirstKeyExists { path } => {
+                format!("{} is there already, with the key of another database", path.display())
+            }
+            Self::NoRandomness => "the machine's source of randomness or its cryptography fails".to_owned(),
+            Self::Database { doing, source } => format!("cannot {doing}: {source}"),
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn cure(&self) -> String {
+        let lost = "if it is lost, its keys cannot be used again: revoke each of them with `beast keys revoke`, \
+                    remove instance.key if there is one, and make new keys";
+        match self {
+            Self::Folder { .. } => {
+                "make it a folder that this user may write, or name another one with --data".to_owned()
+            }
+            Self::File { .. } => {
+                "see that this user owns it and may write its folder, and that the disk has room".to_owned()
+            }
+            Self::NoDatabase { .. } => {
+                "name the server's data folder with --data, or make a key with `beast keys add`".to_owned()
+            }
+            Self::NewerSchema { .. } => {
+                "run the newer beast that wrote it, or name another data folder with --data".to_owned()
+            }
+            Self::InstanceKeyReadable { path, .. } => format!(
+                "run: chmod 600 '{}'; if a stranger may have read it, revoke the keys and hand out new ones",
+                path.display()
+            ),
+            Self::InstanceKeyMissing { .. } => format!("put it back from a backup; {lost}"),
+            Self::InstanceKeyWrong { .. } => {
+                format!("put back the one that belongs to this database; {lost}")
+            }
+            Self::DamagedKey { key, .. } => {
+                format!("restore the database from a backup, or run: beast keys revoke {key}")
+            }
+            Self::UnknownTier { known, .. } => format!("choose one of {}", known.join(", ")),
+            Self::BadText { .. } => "shorten it and leave out line ends and spaces around it".to_owned(),
+            Self::NotAKey { .. } | Self::UnknownKey { .. } => {
+                "see the keys there are with `beast keys list`".to_owned()
+            }
+            Self::AmbiguousKey { .. } => "give more of it".to_owned(),
+            Self::FirstKeyExists { .. } => {
+                "move it away and start again, so that this database's first key can be written there"
+                    .to_owned()
+            }
+            Self::NoRandomness => "nothing was changed: restart the machine".to_owned(),
+            Self::Database { source, .. } => match source.sqlite_error_code() {
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                    "another process has held the database for too long: stop it, or try again"
+                }
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                    "beast.sqlite is not a whole database: restore it from a backup, or move it away"
+                }
+                Some(ErrorCode::DiskFull) => "the disk is full: make room",
+                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+                    "make beast.sqlite and its folder writable by this user"
+                }
+                _ => {
+                    "see whether the disk works and has room; if they do, restore beast.sqlite from a backup"
+                }
+            }
+            .to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what(), self.cure())
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Folder { source, .. } | Self::File { source, .. } => Some(source),
+            Self::Database { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
