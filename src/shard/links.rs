@@ -30,6 +30,7 @@ const HEARD_STEP_NS: u64 = 100_000_000;
 
 /// What travels on a link.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "quotes are nearly all there is, and a link must not allocate")]
 pub enum Update {
     /// A quote with all that is ready to send for it.
     Quote(ListingId, Quote, Ready, Confirmation),

@@ -202,6 +202,7 @@ impl Shard {
     fn take<E: Engine>(&mut self, engine: &mut E, now: Now, event: Event) {
         match event {
             Event::Datagram(datagram) => self.answer(engine, now, datagram),
+            Event::SendFailed(..) => self.answerer.counters.add(Counter::SendFailed, 1),
             Event::UdpEnded(socket, ended) => {
                 self.count_ended(ended);
                 self.rearm.push(Rearm::Udp(socket));

@@ -76,7 +76,7 @@ impl Answerer {
             }
         };
         let Fresh { asset, exchange, .. } = fresh;
-        let template = fresh.ready.v2.clone();
+        let template = fresh.ready.v2;
         let id = caller.request_id.to_le_bytes();
         let entry = Entry { key: number, asset, assets: 1, exchange, transport: Transport::UdpV2, id: &id };
         let Some(record) = self.record(now, entry) else {
