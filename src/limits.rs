@@ -27,7 +27,7 @@ pub const ASSETS_MAX: usize = 4_096;
 pub const EXCHANGES_MAX: usize = 64;
 
 /// Most exchanges that may list one asset.
-pub const LISTINGS_PER_ASSET_MAX: usize = 8;
+pub const LISTINGS_PER_ASSET_MAX: usize = 16;
 
 /// Feed connections of the whole process: the deadline table of every board has this many rows.
 pub const FEED_SESSIONS_MAX: usize = 256;

@@ -1,10 +1,19 @@
 //! Exchange feeds: rows of data, extraction, connections, health.
 
+pub mod data;
+mod extract;
 mod frame;
 mod path;
+mod plan;
+mod rest;
 mod row;
+mod scan;
+mod symbols;
 mod trade_time;
+mod walk;
 
+pub use extract::Extractor;
 pub use frame::{Frame, Refused, Trade};
+pub use rest::{RestError, RestReader};
 pub use row::{Order, REQUEST_ID_FIRST, RestRow, Row, RowError};
 pub use trade_time::TimeFormat;

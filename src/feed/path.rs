@@ -9,6 +9,7 @@
 //!            topic^=trade.      it begins with this
 //!            code!=0            it is there and is not this
 //!            result             it is there and not null
+//!            !result            it is not there, or null
 //! ```
 
 /// Steps a path may have; also how deep a walk along paths ever goes.
@@ -50,6 +51,8 @@ pub(super) struct Condition {
 pub(super) enum Test {
     /// There and not null.
     Present,
+    /// Not there, or null.
+    Missing,
     /// A text, number or literal equal to one of these.
     OneOf(Vec<Box<[u8]>>),
     /// A text, number or literal that begins with this.
@@ -64,7 +67,7 @@ pub(super) const PATH_NEEDED: &str = "a path: keys joined by dots, `[*]`, `[2]`,
 pub(super) const SINGLE_NEEDED: &str = "a path to one value, without `[*]` and `.*`";
 /// What a condition must look like, for messages.
 pub(super) const CONDITION_NEEDED: &str =
-    "a condition: `path`, `path=value`, `path=one|other`, `path^=beginning` or `path!=value`";
+    "a condition: `path`, `!path`, `path=value`, `path=one|other`, `path^=beginning` or `path!=value`";
 
 impl Path {
     /// Reads a path; `None` when it is not one.
@@ -97,7 +100,7 @@ impl Path {
             } else {
                 let end = rest.find(['.', '[']).unwrap_or(rest.len());
                 let (key, after) = rest.split_at(end);
-                if key.is_empty() || key.contains([']', '@', '"', '\\']) {
+                if key.is_empty() || key.contains([']', '@', '"', '\\', '!']) {
                     return None;
                 }
                 steps.push(if key == "*" { Step::AnyKey } else { Step::Key(key.as_bytes().into()) });
@@ -123,6 +126,9 @@ impl Condition {
     /// Reads a condition; `None` when it is not one.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let Some((left, value)) = text.split_once('=') else {
+            if let Some(path) = text.strip_prefix('!') {
+                return Some(Self { path: Path::parse(path)?, test: Test::Missing });
+            }
             return Some(Self { path: Path::parse(text)?, test: Test::Present });
         };
         let bytes = |text: &str| -> Option<Box<[u8]>> { (!text.is_empty()).then(|| text.as_bytes().into()) };
@@ -142,6 +148,7 @@ impl Test {
     pub(super) fn passes(&self, value: &[u8]) -> bool {
         match self {
             Self::Present => true,
+            Self::Missing => false,
             Self::OneOf(values) => values.iter().any(|v| **v == *value),
             Self::Prefix(prefix) => value.starts_with(prefix),
             Self::Not(other) => **other != *value,
@@ -178,10 +185,11 @@ mod tests {
     fn conditions_say_what_they_test() {
         let test = |text: &str| Condition::parse(text).map(|c| c.test);
         assert_eq!(test("t"), Some(Test::Present));
+        assert_eq!(test("!t.u"), Some(Test::Missing));
         assert_eq!(test("a.b=x|y"), Some(Test::OneOf(vec![b"x"[..].into(), b"y"[..].into()])));
         assert_eq!(test("topic^=trade."), Some(Test::Prefix(b"trade."[..].into())));
         assert_eq!(test("code!=0"), Some(Test::Not(b"0"[..].into())));
-        for bad in ["=x", "a=", "a=x|", "^=x", "a[=x", "a^=", ""] {
+        for bad in ["!", "!t=x", "=x", "a=", "a=x|", "^=x", "a[=x", "a^=", ""] {
             assert_eq!(test(bad), None, "{bad}");
         }
     }

@@ -174,6 +174,9 @@ pub struct RestRow {
     /// Path to the trade's number; must be the same number the feed calls `id`.
     #[serde(default)]
     pub id: Option<String>,
+    /// Trades for which one of these conditions holds are passed over (block trades).
+    #[serde(default)]
+    pub skip_if: Vec<String>,
     /// Conditions that mark an error.
     #[serde(default)]
     pub error_match: Vec<String>,
@@ -401,9 +404,12 @@ impl Row {
             return fault("snapshot_match", "conditions exactly where there is a \"snapshot_items\"");
         }
         if self.ping.is_some() == (self.ping_every_s == 0) {
-            return fault("ping", "a text exactly where \"ping_every_s\" is above 0");
+            let found = self.ping.as_deref().unwrap_or("");
+            return Err(self.error("ping", found, "a text exactly where \"ping_every_s\" is above 0"));
         }
-        if self.ping_every_s >= self.dead_after_s && self.ping.is_some() {
+        // Without heartbeats of the exchange only the answers to pings tell quiet from dead.
+        let quiet = self.heartbeat_match.is_empty() && self.ping.is_some();
+        if quiet && self.ping_every_s >= self.dead_after_s {
             let found = self.dead_after_s.to_string();
             return Err(self.error("dead_after_s", &found, "more seconds than \"ping_every_s\""));
         }
@@ -441,6 +447,7 @@ impl Row {
             self.single("rest.error_text", text)?;
         }
         self.conditions("rest.error_match", &rest.error_match)?;
+        self.conditions("rest.skip_if", &rest.skip_if)?;
         if rest.per_second == 0 || rest.per_second > 10_000 {
             let found = rest.per_second.to_string();
             return Err(self.error("rest.per_second", &found, "a number from 1 to 10000"));

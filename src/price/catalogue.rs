@@ -97,7 +97,7 @@ impl Catalogue {
     /// Adds an asset; listings are `(exchange, symbol there, quote currency)`, preferred first.
     ///
     /// # Errors
-    /// When the asset's number or symbol is taken, it has no listing or more than 8, or a listing's
+    /// When the asset's number or symbol is taken, it has no listing or more than 16, or a listing's
     /// exchange is unknown or repeated.
     pub fn add_asset(
         &mut self,
