@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::scan::{Scanner, decode_ascii};
+use super::scan::{Text, decode_ascii};
 use crate::limits::{ASSETS_PER_REQUEST_MAX, REQUEST_ID_LEN_MAX};
 use crate::wire::Reject;
 
@@ -40,7 +40,7 @@ impl<'a> Request<'a> {
         AssetNames(if self.single {
             Names::One(Some(self.names))
         } else {
-            Names::Listed(Scanner::new(self.names))
+            Names::Listed(Text(self.names), 0)
         })
     }
 
@@ -80,7 +80,8 @@ pub struct AssetNames<'a>(Names<'a>);
 #[derive(Clone, Debug)]
 enum Names<'a> {
     One(Option<&'a [u8]>),
-    Listed(Scanner<'a>),
+    /// The inside of an array that was parsed, and a position in it.
+    Listed(Text<'a>, usize),
 }
 
 impl<'a> Iterator for AssetNames<'a> {
@@ -89,11 +90,12 @@ impl<'a> Iterator for AssetNames<'a> {
     fn next(&mut self) -> Option<&'a [u8]> {
         match &mut self.0 {
             Names::One(name) => name.take(),
-            Names::Listed(scanner) => {
-                scanner.skip_space();
-                scanner.take(b',');
-                scanner.skip_space();
-                scanner.string().ok()
+            Names::Listed(text, at) => {
+                let comma = text.space(*at);
+                let start = text.space(comma + usize::from(text.byte(comma) == Some(b',')));
+                let end = text.string(start).ok()?;
+                *at = end;
+                Some(inside(*text, start, end))
             }
         }
     }
@@ -114,30 +116,43 @@ enum Member {
 }
 
 impl Member {
-    #[inline]
-    fn of(name: &[u8]) -> Self {
-        match name {
-            b"api_key" => Self::ApiKey,
-            b"asset" => Self::Asset,
-            b"assets" => Self::Assets,
-            b"source" => Self::Source,
-            b"id" => Self::Id,
-            b"pad" => Self::Pad,
-            b"error" | b"price" | b"prices" => Self::Answer,
-            _ if name.contains(&b'\\') => Self::of_escaped(name),
-            _ => Self::Unknown,
+    /// The known names with their closing quotes; none is longer than a word.
+    const KNOWN: [(Self, &[u8]); 9] = [
+        (Self::ApiKey, b"api_key\""),
+        (Self::Asset, b"asset\""),
+        (Self::Id, b"id\""),
+        (Self::Assets, b"assets\""),
+        (Self::Source, b"source\""),
+        (Self::Pad, b"pad\""),
+        (Self::Answer, b"price\""),
+        (Self::Answer, b"prices\""),
+        (Self::Answer, b"error\""),
+    ];
+
+    /// Takes a member's name. A known one is found by comparing one word, so that the next position
+    /// does not wait for a search of the closing quote.
+    #[inline(always)]
+    fn take(text: Text<'_>, at: usize) -> Result<(Self, usize), Reject> {
+        if text.byte(at) == Some(b'"') {
+            let word = text.word(at + 1);
+            for (member, name) in Self::KNOWN {
+                let unused = 64 - 8 * name.len();
+                if word << unused == Text(name).word(0) << unused {
+                    return Ok((member, at + 1 + name.len()));
+                }
+            }
         }
+        let end = text.string(at)?;
+        Ok((Self::of_escaped(inside(text, at, end)), end))
     }
 
     /// Escapes are decoded, so that no member can be given twice by writing it in two ways.
     #[cold]
     fn of_escaped(name: &[u8]) -> Self {
         let mut room = [0; 8];
-        match decode_ascii(name, &mut room) {
-            // A decoded backslash is part of no known name.
-            Some(decoded) if !decoded.contains(&b'\\') => Self::of(decoded),
-            _ => Self::Unknown,
-        }
+        let Some(decoded) = decode_ascii(name, &mut room) else { return Self::Unknown };
+        let known = Self::KNOWN.iter().find(|(_, known)| known.strip_suffix(b"\"") == Some(decoded));
+        known.map_or(Self::Unknown, |(member, _)| *member)
     }
 }
 
@@ -150,77 +165,84 @@ impl Member {
 /// `assets`.
 #[inline]
 pub fn parse(datagram: &[u8]) -> Result<Request<'_>, Reject> {
-    let mut scanner = Scanner::new(datagram);
-    scanner.skip_space();
-    if scanner.peek() != Some(b'{') {
+    let text = Text(datagram);
+    let start = text.space(0);
+    if text.byte(start) != Some(b'{') {
         return Err(Reject::BadRequest);
     }
     let mut request =
         Request { token: &[], source: None, id: None, names: &[], asset_count: 0, single: false };
     let mut seen = 0_u8;
-    scanner.list(0, b'}', |scanner, depth| {
-        let member = Member::of(scanner.string()?);
-        scanner.colon()?;
+    let end = text.list(start, 0, b'}', |at, depth| {
+        let (member, at) = Member::take(text, at)?;
+        let at = text.colon(at)?;
         if member == Member::Unknown {
-            return scanner.value(depth);
+            return text.value(at, depth);
         }
         let bit = 1 << member as u8;
         if seen & bit != 0 {
             return Err(Reject::BadRequest);
         }
         seen |= bit;
+        let end;
         match member {
-            Member::ApiKey => request.token = scanner.string()?,
-            Member::Source => request.source = Some(scanner.string()?),
-            Member::Asset => {
-                request.names = scanner.string()?;
-                request.asset_count = 1;
-                request.single = true;
+            Member::ApiKey => {
+                end = text.string(at)?;
+                request.token = inside(text, at, end);
             }
-            Member::Assets => (request.names, request.asset_count) = names(scanner, depth)?,
-            Member::Id => request.id = Some(id(scanner)?),
+            Member::Source => {
+                end = text.string(at)?;
+                request.source = Some(inside(text, at, end));
+            }
+            Member::Asset => {
+                end = text.string(at)?;
+                (request.names, request.asset_count, request.single) = (inside(text, at, end), 1, true);
+            }
+            Member::Assets => {
+                (end, request.asset_count) = names(text, at, depth)?;
+                request.names = inside(text, at, end);
+            }
+            Member::Id => {
+                end = id(text, at)?;
+                request.id = Some(text.slice(at, end));
+            }
             Member::Answer => return Err(Reject::IsAnswer),
-            Member::Pad | Member::Unknown => scanner.value(depth)?,
+            Member::Pad | Member::Unknown => end = text.value(at, depth)?,
         }
-        Ok(())
+        Ok(end)
     })?;
     let both = 1 << Member::Asset as u8 | 1 << Member::Assets as u8;
-    if !scanner.ended() || (seen & both).count_ones() != 1 {
+    if text.space(end) != datagram.len() || (seen & both).count_ones() != 1 {
         return Err(Reject::BadRequest);
     }
-    if scanner.beyond_ascii() && simdutf8::basic::from_utf8(datagram).is_err() {
+    if !datagram.is_ascii() && simdutf8::basic::from_utf8(datagram).is_err() {
         return Err(Reject::BadRequest);
     }
     Ok(request)
 }
 
-/// Takes an array of strings; returns what stands between its brackets, and how many there are.
-fn names<'a>(scanner: &mut Scanner<'a>, depth: u8) -> Result<(&'a [u8], usize), Reject> {
-    if scanner.peek() != Some(b'[') {
-        return Err(Reject::BadRequest);
-    }
-    let start = scanner.at() + 1;
-    let mut count = 0;
-    scanner.list(depth, b']', |scanner, _| {
-        count += 1;
-        scanner.string().map(|_| ())
-    })?;
-    if !(1..=ASSETS_PER_REQUEST_MAX).contains(&count) {
-        return Err(Reject::BadRequest);
-    }
-    let inside = scanner.since(start);
-    Ok((inside.strip_suffix(b"]").unwrap_or(inside), count))
+/// What stands between the quotes or brackets of `from..to`.
+#[inline(always)]
+fn inside(text: Text<'_>, from: usize, to: usize) -> &[u8] {
+    text.slice(from + 1, to - 1)
 }
 
-/// Takes a number or a string; returns all of its bytes.
-#[inline]
-fn id<'a>(scanner: &mut Scanner<'a>) -> Result<&'a [u8], Reject> {
-    let start = scanner.at();
-    if scanner.peek() == Some(b'"') {
-        scanner.string()?;
-    } else {
-        scanner.number()?;
+/// Takes an array of strings; returns its end and how many there are.
+fn names(text: Text<'_>, at: usize, depth: u8) -> Result<(usize, usize), Reject> {
+    if text.byte(at) != Some(b'[') {
+        return Err(Reject::BadRequest);
     }
-    let id = scanner.since(start);
-    if id.len() <= REQUEST_ID_LEN_MAX { Ok(id) } else { Err(Reject::BadRequest) }
+    let mut count = 0;
+    let end = text.list(at, depth, b']', |at, _| {
+        count += 1;
+        text.string(at)
+    })?;
+    if (1..=ASSETS_PER_REQUEST_MAX).contains(&count) { Ok((end, count)) } else { Err(Reject::BadRequest) }
+}
+
+/// Takes a number or a string that is short enough.
+#[inline(always)]
+fn id(text: Text<'_>, at: usize) -> Result<usize, Reject> {
+    let end = if text.byte(at) == Some(b'"') { text.string(at)? } else { text.number(at)? };
+    if end - at <= REQUEST_ID_LEN_MAX { Ok(end) } else { Err(Reject::BadRequest) }
 }

@@ -1,4 +1,5 @@
-//! A single-pass scanner of strict JSON (RFC 8259) that keeps nothing but a position.
+//! Strict JSON (RFC 8259), scanned once: every function takes a position and returns the one behind
+//! what it has found there. Positions travel in registers; nothing else is kept.
 //!
 //! Strings are scanned eight bytes at a time. Bytes past the end read as zero, which is a control
 //! character, so that an unterminated string ends like any other malformed one.
@@ -12,218 +13,164 @@ pub(super) const DEPTH_MAX: u8 = 16;
 const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 
-/// A position in a datagram.
+/// A text that may be JSON. Its UTF-8 is for the caller to check.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scanner<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// High bits seen inside strings, the only place where a byte above 127 may stand.
-    high: u64,
-}
+pub(super) struct Text<'a>(pub(super) &'a [u8]);
 
-impl<'a> Scanner<'a> {
-    #[inline]
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, high: 0 }
+impl<'a> Text<'a> {
+    #[inline(always)]
+    pub(super) fn byte(self, at: usize) -> Option<u8> {
+        self.0.get(at).copied()
     }
 
-    /// Whether a string scanned so far may hold bytes above 127, whose UTF-8 is then to be checked.
-    #[inline]
-    pub(super) fn beyond_ascii(&self) -> bool {
-        self.high & HIGH_BITS != 0
+    #[inline(always)]
+    pub(super) fn slice(self, from: usize, to: usize) -> &'a [u8] {
+        self.0.get(from..to).unwrap_or(&[])
     }
 
-    #[inline]
-    pub(super) fn at(&self) -> usize {
-        self.at
-    }
-
-    #[inline]
-    pub(super) fn since(&self, start: usize) -> &'a [u8] {
-        self.bytes.get(start..self.at).unwrap_or(&[])
-    }
-
-    /// The next byte, not taken.
-    #[inline]
-    pub(super) fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    /// Takes `byte` if it is next.
-    #[inline]
-    pub(super) fn take(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        self.at += usize::from(found);
-        found
-    }
-
-    /// Takes `byte`, which must be next.
-    #[inline]
-    pub(super) fn expect(&mut self, byte: u8) -> Result<(), Reject> {
-        if self.take(byte) { Ok(()) } else { Err(Reject::BadRequest) }
-    }
-
-    #[inline]
-    pub(super) fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
-            self.at += 1;
+    #[inline(always)]
+    pub(super) fn space(self, mut at: usize) -> usize {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte(at) {
+            at += 1;
         }
+        at
     }
 
-    /// Takes a string and returns what stands between its quotes, escapes and all.
+    /// The byte `expected`.
+    #[inline(always)]
+    fn expect(self, at: usize, expected: u8) -> Result<usize, Reject> {
+        if self.byte(at) == Some(expected) { Ok(at + 1) } else { Err(Reject::BadRequest) }
+    }
+
+    /// A string, quotes and all.
     #[inline]
-    pub(super) fn string(&mut self) -> Result<&'a [u8], Reject> {
-        self.expect(b'"')?;
-        let start = self.at;
+    pub(super) fn string(self, at: usize) -> Result<usize, Reject> {
+        let mut at = self.expect(at, b'"')?;
         loop {
-            let word = self.word();
-            self.high |= word;
-            let special = specials(word);
+            let special = specials(self.word(at));
             if special == 0 {
-                self.at += 8;
+                at += 8;
                 continue;
             }
-            self.at += special.trailing_zeros() as usize / 8;
-            match self.peek() {
-                Some(b'"') => {
-                    let inside = self.since(start);
-                    self.at += 1;
-                    return Ok(inside);
-                }
-                Some(b'\\') => self.escape()?,
+            at += special.trailing_zeros() as usize / 8;
+            match self.byte(at) {
+                Some(b'"') => return Ok(at + 1),
+                Some(b'\\') => at = self.escape(at + 1)?,
                 _ => return Err(Reject::BadRequest),
             }
         }
     }
 
     /// The next eight bytes as a little-endian number, zeros for those past the end.
-    #[inline]
-    fn word(&self) -> u64 {
-        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
-        match rest.first_chunk::<8>() {
-            Some(chunk) => u64::from_le_bytes(*chunk),
-            None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    #[inline(always)]
+    pub(super) fn word(self, at: usize) -> u64 {
+        let rest = self.0.get(at..).unwrap_or(&[]);
+        if let Some(chunk) = rest.first_chunk::<8>() {
+            return u64::from_le_bytes(*chunk);
+        }
+        match self.0.last_chunk::<8>() {
+            Some(chunk) if !rest.is_empty() => u64::from_le_bytes(*chunk) >> (64 - 8 * rest.len()),
+            _ => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
         }
     }
 
+    /// What follows a backslash.
     #[cold]
-    fn escape(&mut self) -> Result<(), Reject> {
-        self.at += 1;
-        let kind = self.peek();
-        self.at += 1;
-        match kind {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(()),
+    fn escape(self, at: usize) -> Result<usize, Reject> {
+        match self.byte(at) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 1),
             Some(b'u') => {
-                let digits = self.bytes.get(self.at..self.at + 4).ok_or(Reject::BadRequest)?;
-                self.at += 4;
-                if digits.iter().all(u8::is_ascii_hexdigit) { Ok(()) } else { Err(Reject::BadRequest) }
+                let digits = self.slice(at + 1, at + 5);
+                let valid = digits.len() == 4 && digits.iter().all(u8::is_ascii_hexdigit);
+                if valid { Ok(at + 5) } else { Err(Reject::BadRequest) }
             }
             _ => Err(Reject::BadRequest),
         }
     }
 
-    /// Takes a number.
     #[inline]
-    pub(super) fn number(&mut self) -> Result<(), Reject> {
-        self.take(b'-');
-        if !self.take(b'0') {
-            self.digits()?;
+    pub(super) fn number(self, at: usize) -> Result<usize, Reject> {
+        let at = at + usize::from(self.byte(at) == Some(b'-'));
+        let mut at = if self.byte(at) == Some(b'0') { at + 1 } else { self.digits(at)? };
+        if self.byte(at) == Some(b'.') {
+            at = self.digits(at + 1)?;
         }
-        if self.take(b'.') {
-            self.digits()?;
+        if let Some(b'e' | b'E') = self.byte(at) {
+            let signed = matches!(self.byte(at + 1), Some(b'+' | b'-'));
+            at = self.digits(at + 1 + usize::from(signed))?;
         }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(())
+        Ok(at)
     }
 
-    /// Takes one digit or more.
-    #[inline]
-    fn digits(&mut self) -> Result<(), Reject> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
+    /// One digit or more.
+    #[inline(always)]
+    fn digits(self, start: usize) -> Result<usize, Reject> {
+        let mut at = start;
+        while let Some(b'0'..=b'9') = self.byte(at) {
+            at += 1;
         }
-        if self.at > start { Ok(()) } else { Err(Reject::BadRequest) }
+        if at > start { Ok(at) } else { Err(Reject::BadRequest) }
     }
 
-    /// Takes any value. `depth` is how many objects and arrays it stands in.
-    pub(super) fn value(&mut self, depth: u8) -> Result<(), Reject> {
-        match self.peek() {
-            Some(b'"') => self.string().map(|_| ()),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'{') => self.list(depth, b'}', |scanner, depth| {
-                scanner.string()?;
-                scanner.colon()?;
-                scanner.value(depth)
+    /// Any value. `depth` is how many objects and arrays it stands in.
+    pub(super) fn value(self, at: usize, depth: u8) -> Result<usize, Reject> {
+        match self.byte(at) {
+            Some(b'"') => self.string(at),
+            Some(b'-' | b'0'..=b'9') => self.number(at),
+            Some(b'{') => self.list(at, depth, b'}', |at, depth| {
+                let at = self.colon(self.string(at)?)?;
+                self.value(at, depth)
             }),
-            Some(b'[') => self.list(depth, b']', Self::value),
-            Some(b't') => self.word_of(b"true"),
-            Some(b'f') => self.word_of(b"false"),
-            Some(b'n') => self.word_of(b"null"),
+            Some(b'[') => self.list(at, depth, b']', |at, depth| self.value(at, depth)),
+            Some(b't') => self.literal(at, b"true"),
+            Some(b'f') => self.literal(at, b"false"),
+            Some(b'n') => self.literal(at, b"null"),
             _ => Err(Reject::BadRequest),
         }
     }
 
-    /// Takes an opening bracket, items by `item` between commas, and `close`. `item` gets the depth
-    /// it stands at.
-    #[inline]
+    /// A bracket, items by `item` between commas, and `close`. `item` gets its position and depth.
+    #[inline(always)]
     pub(super) fn list(
-        &mut self,
+        self,
+        at: usize,
         depth: u8,
         close: u8,
-        mut item: impl FnMut(&mut Self, u8) -> Result<(), Reject>,
-    ) -> Result<(), Reject> {
+        mut item: impl FnMut(usize, u8) -> Result<usize, Reject>,
+    ) -> Result<usize, Reject> {
         if depth >= DEPTH_MAX {
             return Err(Reject::BadRequest);
         }
-        self.at += 1;
-        self.skip_space();
-        if self.take(close) {
-            return Ok(());
+        let mut at = self.space(at + 1);
+        if self.byte(at) == Some(close) {
+            return Ok(at + 1);
         }
         loop {
-            item(self, depth + 1)?;
-            self.skip_space();
-            if self.take(close) {
-                return Ok(());
+            at = self.space(item(at, depth + 1)?);
+            match self.byte(at) {
+                Some(b',') => at = self.space(at + 1),
+                Some(byte) if byte == close => return Ok(at + 1),
+                _ => return Err(Reject::BadRequest),
             }
-            self.expect(b',')?;
-            self.skip_space();
         }
     }
 
-    /// Takes the colon behind a member's name and the space around it.
-    #[inline]
-    pub(super) fn colon(&mut self) -> Result<(), Reject> {
-        self.skip_space();
-        self.expect(b':')?;
-        self.skip_space();
-        Ok(())
+    /// The colon behind a member's name, and the space around it.
+    #[inline(always)]
+    pub(super) fn colon(self, at: usize) -> Result<usize, Reject> {
+        let at = self.expect(self.space(at), b':')?;
+        Ok(self.space(at))
     }
 
-    fn word_of(&mut self, word: &[u8]) -> Result<(), Reject> {
-        let found = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(word));
-        self.at += word.len();
-        if found { Ok(()) } else { Err(Reject::BadRequest) }
-    }
-
-    /// Whether nothing but space is left.
-    #[inline]
-    pub(super) fn ended(&mut self) -> bool {
-        self.skip_space();
-        self.at >= self.bytes.len()
+    fn literal(self, at: usize, literal: &[u8]) -> Result<usize, Reject> {
+        let end = at + literal.len();
+        if self.slice(at, end) == literal { Ok(end) } else { Err(Reject::BadRequest) }
     }
 }
 
 /// Marks the quotes, backslashes and control characters of a word by the high bits of their bytes.
 /// Above the first mark there may be false ones, below it none.
-#[inline]
+#[inline(always)]
 fn specials(word: u64) -> u64 {
     let zero = |word: u64| word.wrapping_sub(LOW_BITS) & !word;
     let quote = zero(word ^ (LOW_BITS * b'"' as u64));

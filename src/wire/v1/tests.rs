@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::scan::{DEPTH_MAX, Scanner};
+use super::scan::{DEPTH_MAX, Text};
 use super::*;
 use crate::limits::{ASSETS_PER_REQUEST_MAX, REQUEST_ID_LEN_MAX, UDP_PAYLOAD_MAX, V1_HEAD_LEN_MAX};
 use crate::price::{Currency, Price, Symbol, Tier};
@@ -406,10 +406,9 @@ fn depth(json: &[u8]) -> usize {
 
 /// Whether the scanner takes the bytes as one JSON text.
 fn scanned(bytes: &[u8]) -> bool {
-    let mut scanner = Scanner::new(bytes);
-    scanner.skip_space();
-    let taken = scanner.value(0).is_ok() && scanner.ended();
-    taken && (!scanner.beyond_ascii() || std::str::from_utf8(bytes).is_ok())
+    let text = Text(bytes);
+    let taken = text.value(text.space(0), 0).is_ok_and(|end| text.space(end) == bytes.len());
+    taken && std::str::from_utf8(bytes).is_ok()
 }
 
 fn space() -> impl Strategy<Value = String> {
