@@ -11,7 +11,6 @@
 
 #[doc(hidden)]
 pub mod fuzz;
-pub mod sip;
 pub mod v1;
 pub mod v2;
 

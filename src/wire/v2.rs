@@ -32,9 +32,10 @@ pub use error::{Refusal, write_error};
 
 use std::fmt;
 
-use super::{Reject, sip};
+use super::Reject;
 use crate::limits::{EXCHANGES_MAX, UDP_PAYLOAD_MAX};
 use crate::price::{ExchangeId, Symbol};
+use crate::siphash::SipHash;
 
 /// Length of an answer and least length of a request, in bytes.
 pub const ANSWER_LEN: usize = 88;
@@ -65,6 +66,14 @@ const _: () = assert!(ERROR_LEN <= ANSWER_LEN && ANSWER_LEN <= UDP_PAYLOAD_MAX);
 /// A key of SipHash-2-4: the request key or the answer key of an API key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key(pub [u8; 16]);
+
+impl Key {
+    /// The tag of whole words.
+    #[inline]
+    fn tag<const WORDS: usize>(&self, words: &[u64; WORDS]) -> u64 {
+        SipHash::new(self.0).hash_words(words)
+    }
+}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -176,7 +185,7 @@ impl<'a> RequestView<'a> {
     #[inline]
     pub fn tag_valid(&self, request_key: &Key) -> bool {
         let signed: [u64; 6] = std::array::from_fn(|i| self.word(i));
-        sip::hash_words(&request_key.0, &signed) == self.word(6)
+        request_key.tag(&signed) == self.word(6)
     }
 
     #[inline(always)]

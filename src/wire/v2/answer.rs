@@ -2,7 +2,6 @@
 
 use super::{ANSWER_HEAD, ANSWER_LEN, Key, first_word, put_words};
 use crate::price::{Currency, ExchangeId, Quote, Symbol, Tier};
-use crate::wire::sip;
 
 /// Which usage record an answer is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,7 +67,7 @@ impl AnswerTemplate {
             place,
             record.sequence,
         ];
-        let tag = sip::hash_words(&answer_key.0, &signed);
+        let tag = answer_key.tag(&signed);
         let out = out.get_mut(..ANSWER_LEN)?;
         put_words(out, &signed)?;
         put_words(out.get_mut(80..)?, &[tag])?;

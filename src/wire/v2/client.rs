@@ -8,7 +8,7 @@ use super::{
     put_words,
 };
 use crate::price::{Currency, ExchangeId, Price, Symbol, Tier};
-use crate::wire::{ErrorCode, sip};
+use crate::wire::ErrorCode;
 
 /// What a request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub fn write_request(out: &mut [u8], request: &Request, request_key: &Key) -> Op
         symbol_low,
         symbol_high,
     ];
-    let tag = sip::hash_words(&request_key.0, &signed);
+    let tag = request_key.tag(&signed);
     let [head, key_id, time, id, ..] = signed;
     put_words(out, &[head, key_id, time, id, symbol_low, symbol_high, tag, 0, 0, 0, 0])
 }
@@ -112,7 +112,7 @@ impl Reply {
             if !datagram.starts_with(&ANSWER_HEAD) {
                 return Err(ReplyFault::Malformed);
             }
-            if sip::hash_words(&answer_key.0, &signed) != tag {
+            if answer_key.tag(&signed) != tag {
                 return Err(ReplyFault::WrongTag);
             }
             return answer(&signed, bytes).map(Self::Answer).ok_or(ReplyFault::OutOfRange);
@@ -123,7 +123,7 @@ impl Reply {
             if !datagram.starts_with(&ERROR_HEAD) {
                 return Err(ReplyFault::Malformed);
             }
-            if tag != 0 && sip::hash_words(&answer_key.0, &signed) != tag {
+            if tag != 0 && answer_key.tag(&signed) != tag {
                 return Err(ReplyFault::WrongTag);
             }
             let refusal = refusal(&signed, bytes).ok_or(ReplyFault::OutOfRange)?;

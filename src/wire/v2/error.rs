@@ -1,7 +1,7 @@
 //! The error of v2.
 
 use super::{ERROR_HEAD, ERROR_LEN, Key, first_word, put_words};
-use crate::wire::{ErrorCode, sip};
+use crate::wire::ErrorCode;
 
 /// What an error tells a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub fn write_error(
         refusal.server_time_ms,
         u64::from(refusal.retry_after_ms),
     ];
-    let tag = answer_key.map_or(0, |key| sip::hash_words(&key.0, &signed));
+    let tag = answer_key.map_or(0, |key| key.tag(&signed));
     let [head, request_id, time, retry] = signed;
     put_words(out, &[head, request_id, time, retry, tag])
 }
