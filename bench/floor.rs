@@ -135,7 +135,7 @@ fn run(
         whole.add(&load.finish()?);
         Ok((whole, measured, used))
     })?;
-    let wrong = whole.wrong + whole.duplicate + whole.refused;
+    let wrong = whole.wrong + whole.duplicate + whole.refused();
     if wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.late + whole.lost() {
         return Err(io::Error::other(format!("the echo does not echo: {whole:?}")));
     }

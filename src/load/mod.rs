@@ -15,7 +15,11 @@ mod flights;
 mod requests;
 mod tally;
 mod udp;
+mod v1;
+mod v2;
 
 pub use requests::{Echo, Requests, Verdict};
 pub use tally::Tally;
 pub use udp::{Pace, UdpLoad, UdpLoadOptions};
+pub use v1::V1;
+pub use v2::V2;

@@ -1,24 +1,35 @@
 //! What is asked, and whether an answer is right.
 
+use crate::time::UnixNs;
+use crate::wire::ErrorCode;
+
 /// What an answer turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// What was asked for, by the request of this id.
     Match(u64),
     /// A well-formed refusal of the request of this id.
-    Refused(u64),
+    Refused(u64, ErrorCode),
     /// Not an answer to anything this generator asks.
     Wrong,
 }
 
 /// A kind of request. Ids are opaque 64-bit numbers that the answer must bring back.
 pub trait Requests {
-    /// Writes the request of this id to the front of `out`, which has room for
+    /// Writes the request of this id, made `now`, to the front of `out`, which has room for
     /// [`UDP_PAYLOAD_MAX`](crate::limits::UDP_PAYLOAD_MAX) bytes, and returns its length.
-    fn fill(&mut self, id: u64, out: &mut [u8]) -> usize;
+    fn fill(&mut self, id: u64, now: UnixNs, out: &mut [u8]) -> usize;
 
     /// Judges a datagram that came back.
     fn check(&mut self, answer: &[u8]) -> Verdict;
+}
+
+/// Which of `count` things the request of this id asks for: spread evenly, and the same when the
+/// answer is judged.
+pub(super) fn pick(id: u64, count: usize) -> usize {
+    // The high bits of a multiplication by the golden ratio: ids that lie close together spread.
+    let spread = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    usize::try_from(spread).unwrap_or(0) % count.max(1)
 }
 
 /// Datagrams of fixed lengths without a protocol, for bare servers: the id in the first 8 bytes
@@ -47,7 +58,7 @@ impl Echo {
 }
 
 impl Requests for Echo {
-    fn fill(&mut self, id: u64, out: &mut [u8]) -> usize {
+    fn fill(&mut self, id: u64, _: UnixNs, out: &mut [u8]) -> usize {
         let len = self.request_len.min(out.len());
         let (head, tail) = out[..len].split_at_mut(Self::ID_LEN);
         head.copy_from_slice(&id.to_le_bytes());
@@ -71,7 +82,7 @@ mod tests {
     fn an_echo_brings_its_id_back_and_nothing_else_passes() {
         let mut echo = Echo::new(48, 64);
         let mut request = [0; 1_232];
-        assert_eq!(echo.fill(0x0102, &mut request), 48);
+        assert_eq!(echo.fill(0x0102, UnixNs(0), &mut request), 48);
         let mut answer = [Echo::ANSWER_FILL; 64];
         answer[..8].copy_from_slice(&request[..8]);
         assert_eq!(echo.check(&answer), Verdict::Match(0x0102));

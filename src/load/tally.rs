@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::wire::ErrorCode;
+
 /// Counts and latencies of one stretch. Over a whole run,
 /// `sent = matched + refused + late + lost + still under way`.
 #[derive(Clone)]
@@ -17,8 +19,8 @@ pub struct Tally {
     pub sent: u64,
     /// Right answers in time.
     pub matched: u64,
-    /// Refusals in time.
-    pub refused: u64,
+    /// Refusals in time, by the number of their code less one.
+    pub refused_by_code: [u64; ErrorCode::ALL.len()],
     /// Requests given up because no answer came in time.
     pub overdue: u64,
     /// Answers to requests that had been given up.
@@ -51,7 +53,7 @@ impl Tally {
             idle: Duration::ZERO,
             sent: 0,
             matched: 0,
-            refused: 0,
+            refused_by_code: [0; ErrorCode::ALL.len()],
             overdue: 0,
             late: 0,
             duplicate: 0,
@@ -92,7 +94,9 @@ impl Tally {
         self.idle += other.idle;
         self.sent += other.sent;
         self.matched += other.matched;
-        self.refused += other.refused;
+        for (to, from) in self.refused_by_code.iter_mut().zip(other.refused_by_code) {
+            *to += from;
+        }
         self.overdue += other.overdue;
         self.late += other.late;
         self.duplicate += other.duplicate;
@@ -103,6 +107,18 @@ impl Tally {
         self.answer_bytes += other.answer_bytes;
         // Same bounds on both sides, so nothing can be out of range.
         self.latency_ns.add(&other.latency_ns).unwrap_or_else(|_| unreachable!("same bounds"));
+    }
+
+    /// Refusals in time.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused_by_code.iter().sum()
+    }
+
+    pub(crate) fn record_refused(&mut self, code: ErrorCode) {
+        if let Some(count) = self.refused_by_code.get_mut(usize::from(code.number() - 1)) {
+            *count += 1;
+        }
     }
 
     pub(crate) fn record_latency(&mut self, latency: Duration) {
@@ -118,7 +134,7 @@ impl fmt::Debug for Tally {
             .field("elapsed", &self.elapsed)
             .field("sent", &self.sent)
             .field("matched", &self.matched)
-            .field("refused", &self.refused)
+            .field("refused_by_code", &self.refused_by_code)
             .field("overdue", &self.overdue)
             .field("late", &self.late)
             .field("duplicate", &self.duplicate)

@@ -154,7 +154,7 @@ impl<R: Requests> UdpLoad<R> {
         let mut tally = Tally::new();
         let mut now = start;
         while now < end && (sending || self.in_flight() > 0) {
-            let before = tally.matched + tally.sent;
+            let before = tally.latency_ns.len() + tally.sent;
             for _ in 0..self.lines.len() {
                 let line = self.next_line;
                 self.next_line = (line + 1) % self.lines.len();
@@ -164,7 +164,7 @@ impl<R: Requests> UdpLoad<R> {
                 }
             }
             let turn_start = std::mem::replace(&mut now, RealClock.now().mono);
-            if tally.matched + tally.sent == before {
+            if tally.latency_ns.len() + tally.sent == before {
                 tally.idle += now.since(turn_start);
             }
             if now >= self.expire_at {
@@ -192,22 +192,23 @@ impl<R: Requests> UdpLoad<R> {
         for slot in 0..count {
             let answer = self.received.payload(slot);
             let (id, refused) = match self.requests.check(answer) {
-                Verdict::Match(id) => (id, false),
-                Verdict::Refused(id) => (id, true),
+                Verdict::Match(id) => (id, None),
+                Verdict::Refused(id, code) => (id, Some(code)),
                 Verdict::Wrong => {
                     tally.wrong += 1;
                     continue;
                 }
             };
             match line.flights.land(id, now) {
-                Landing::InTime(latency) if refused => {
-                    tally.refused += 1;
-                    tally.record_latency(latency);
-                }
                 Landing::InTime(latency) => {
-                    tally.matched += 1;
-                    tally.answer_bytes += answer.len() as u64;
                     tally.record_latency(latency);
+                    match refused {
+                        Some(code) => tally.record_refused(code),
+                        None => {
+                            tally.matched += 1;
+                            tally.answer_bytes += answer.len() as u64;
+                        }
+                    }
                 }
                 Landing::Late => tally.late += 1,
                 Landing::Duplicate => tally.duplicate += 1,
@@ -220,20 +221,20 @@ impl<R: Requests> UdpLoad<R> {
     /// One batch at most, so that no socket waits for another's window.
     fn send(&mut self, line: usize, tally: &mut Tally) -> io::Result<()> {
         let line = &mut self.lines[line];
-        let now = RealClock.now().mono;
+        let now = RealClock.now();
         let share = match &mut self.schedule {
             None => line.flights.free(),
             // An even share of what is due, at least one.
-            Some(schedule) => schedule.due(now).div_ceil(self.options.sockets.max(1)),
+            Some(schedule) => schedule.due(now.mono).div_ceil(self.options.sockets.max(1)),
         };
         self.outgoing_ids.clear();
         for _ in 0..share.min(self.outgoing.free()) {
-            let from = self.schedule.as_mut().map_or(now, Schedule::take);
+            let from = self.schedule.as_mut().map_or(now.mono, Schedule::take);
             let Some(id) = line.flights.depart(from) else {
                 tally.held_back += 1;
                 continue;
             };
-            let len = self.requests.fill(id, self.outgoing.room());
+            let len = self.requests.fill(id, now.unix, self.outgoing.room());
             self.outgoing.push_connected(len);
             self.outgoing_ids.push(id);
         }
@@ -346,7 +347,7 @@ mod tests {
         let mut tally = load.run(Duration::from_millis(50)).unwrap();
         tally.add(&load.finish().unwrap());
         assert_eq!(load.in_flight(), 0);
-        assert_eq!(tally.sent, tally.matched + tally.refused + tally.late + tally.lost());
+        assert_eq!(tally.sent, tally.matched + tally.refused() + tally.late + tally.lost());
         tally
     }
 
