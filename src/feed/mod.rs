@@ -1,6 +1,8 @@
 //! Exchange feeds: rows of data, extraction, connections, health.
 
+mod backoff;
 pub mod data;
+mod endpoint;
 mod extract;
 mod frame;
 mod path;
@@ -12,6 +14,8 @@ mod symbols;
 mod trade_time;
 mod walk;
 
+pub use backoff::Backoff;
+pub use endpoint::Endpoint;
 pub use extract::Extractor;
 pub use frame::{Frame, Refused, Trade};
 pub use rest::{RestError, RestReader};

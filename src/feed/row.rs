@@ -495,6 +495,7 @@ pub(super) fn with_symbol(template: &str, symbol: &str) -> String {
         .replace("{SYMBOL}", symbol)
 }
 
-fn with_request(template: &str, unix_s: u64, request_id: u64) -> String {
+/// Fills in the time and the request's number.
+pub(super) fn with_request(template: &str, unix_s: u64, request_id: u64) -> String {
     template.replace("{UNIX_S}", &unix_s.to_string()).replace("{REQ_ID}", &request_id.to_string())
 }
