@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod cpu;
+pub mod fixture;
 pub mod floor;
 pub mod machine;
 pub mod report;

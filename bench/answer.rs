@@ -1,0 +1,184 @@
+//! What does an answer cost without the kernel? Calls the answer function on requests in memory:
+//! parse, key, tag, board, record, answer; no socket, no feed.
+
+mod common;
+
+use std::hint::black_box;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use beast::account::Token;
+use beast::http::head::{self, Head};
+use beast::limits::UDP_PAYLOAD_MAX;
+use beast::load::{Requests, Verdict as Judged};
+use beast::shard::{Answerer, Attempt, HttpVerdict, Verdict};
+use beast::time::{Clock, Now, RealClock};
+use clap::Parser;
+use common::machine::Machine;
+use common::report::{Figure, Report};
+use common::stats::Median;
+use common::{Cpus, Start, fixture};
+use nix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+#[derive(Parser, Debug)]
+#[command(name = "answer", about = "What an answer costs without the kernel")]
+struct Args {
+    /// Rounds, of which the median is taken.
+    #[arg(long, default_value_t = 31)]
+    rounds: usize,
+    /// Answers in a round.
+    #[arg(long, default_value_t = 500_000)]
+    answers: usize,
+    /// Small sizes: correctness only.
+    #[arg(long)]
+    quick: bool,
+    /// One JSON object instead of lines.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One round.
+#[derive(Debug, Serialize)]
+struct Round {
+    protocol: &'static str,
+    ns_per_answer: f64,
+}
+
+/// Different requests in memory: more than the first cache holds, as on a socket.
+const REQUESTS: usize = 4_096;
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn main() -> ExitCode {
+    let args = match common::start() {
+        Start::Nothing => return ExitCode::SUCCESS,
+        Start::Smoke => ["answer", "--quick"].map(Into::into).to_vec(),
+        Start::Bench(args) => args,
+    };
+    let args = Args::parse_from(args);
+    let machine = Machine::here();
+    let cpu = Cpus::first_two().map(|cpus| cpus.server);
+    common::end(cpu.and_then(|cpu| common::pinned(cpu, || measure(&args, machine))))
+}
+
+fn measure(args: &Args, machine: Machine) -> io::Result<bool> {
+    if !args.json {
+        machine.print();
+    }
+    let (rounds, answers) = if args.quick { (2, 2 * REQUESTS) } else { (args.rounds, args.answers) };
+    let token = Token::generate().map_err(|_| io::Error::other("the machine has no randomness to give"))?;
+    let mut answerer = fixture::answerer(&token)?;
+    let now = RealClock.now();
+    let (mut v1, mut v2) = (fixture::v1(&token)?, fixture::v2(&token)?);
+    let v1_requests = requests(&mut v1, now);
+    let v2_requests = requests(&mut v2, now);
+    let http_requests = http_requests(&token)?;
+    check(&mut answerer, &v1_requests, &mut v1, now)?;
+    check(&mut answerer, &v2_requests, &mut v2, now)?;
+
+    let mut all = Vec::new();
+    for round in 0..=rounds {
+        // Taken in turn, so that whatever changes on the machine meets all alike.
+        let these = [
+            ("v2", udp_round(&mut answerer, &v2_requests, answers, now)?),
+            ("v1", udp_round(&mut answerer, &v1_requests, answers, now)?),
+            ("http", http_round(&mut answerer, &http_requests, answers, now)?),
+        ];
+        // The first round only warms up.
+        if round > 0 {
+            all.extend(these.map(|(protocol, ns_per_answer)| Round { protocol, ns_per_answer }));
+        }
+    }
+    let figure = |protocol, target_max| {
+        let of = all.iter().filter(|r| r.protocol == protocol).map(|r| r.ns_per_answer).collect();
+        Median::of(of).map(|m| Figure::new(format!("answer function, {protocol}"), m, "ns", target_max))
+    };
+    let bound = |most: f64| (!args.quick).then_some(most);
+    let figures = [figure("v2", bound(120.0)), figure("v1", bound(150.0)), figure("http", None)];
+    let figures = figures.into_iter().flatten().collect();
+    Ok(Report::new("answer", machine, all, figures).print(args.json))
+}
+
+fn requests(load: &mut impl Requests, now: Now) -> Vec<Vec<u8>> {
+    let mut room = [0; UDP_PAYLOAD_MAX];
+    (1..=REQUESTS as u64)
+        .map(|id| {
+            let len = load.fill(id, now.unix, &mut room);
+            room[..len].to_vec()
+        })
+        .collect()
+}
+
+fn http_requests(token: &Token) -> io::Result<Vec<Vec<u8>>> {
+    let symbols = fixture::symbols()?;
+    let request = |n: usize| {
+        let (symbol, token) = (symbols[n % symbols.len()].as_str(), token.reveal());
+        format!("GET /price?asset={symbol} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nX-API-Key: {token}\r\n\r\n")
+            .into_bytes()
+    };
+    Ok((0..REQUESTS).map(request).collect())
+}
+
+/// Every request gets the answer it asks for.
+fn check(
+    answerer: &mut Answerer,
+    requests: &[Vec<u8>],
+    judge: &mut impl Requests,
+    now: Now,
+) -> io::Result<()> {
+    let mut room = [0; UDP_PAYLOAD_MAX];
+    for (id, request) in (1..).zip(requests) {
+        let verdict = answerer.datagram(now, PEER, request, false, &mut room, Attempt::First);
+        let judged = match verdict {
+            Verdict::Send(len) => judge.check(&room[..len]),
+            other => return Err(io::Error::other(format!("request {id} got {other:?}"))),
+        };
+        if judged != Judged::Match(id) {
+            return Err(io::Error::other(format!("request {id} got {judged:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn udp_round(answerer: &mut Answerer, requests: &[Vec<u8>], answers: usize, now: Now) -> io::Result<f64> {
+    let mut room = [0; UDP_PAYLOAD_MAX];
+    let mut sent = 0_usize;
+    let start = thread_time()?;
+    for request in requests.iter().cycle().take(answers) {
+        let request = black_box(&request[..]);
+        let verdict = answerer.datagram(now, PEER, request, false, &mut room, Attempt::First);
+        sent += usize::from(matches!(verdict, Verdict::Send(_)));
+        black_box(&mut room);
+    }
+    finish(start, sent, answers)
+}
+
+fn http_round(answerer: &mut Answerer, requests: &[Vec<u8>], answers: usize, now: Now) -> io::Result<f64> {
+    let mut out = Vec::with_capacity(4_096);
+    let mut sent = 0_usize;
+    let start = thread_time()?;
+    for request in requests.iter().cycle().take(answers) {
+        out.clear();
+        if let Head::Complete { request, .. } = head::parse(black_box(request)) {
+            let verdict = answerer.http(now, &request, &mut out, Attempt::First);
+            sent += usize::from(verdict == HttpVerdict::Done && out.starts_with(b"HTTP/1.1 200"));
+        }
+        black_box(&mut out);
+    }
+    finish(start, sent, answers)
+}
+
+fn finish(start: Duration, sent: usize, answers: usize) -> io::Result<f64> {
+    let took = thread_time()?.saturating_sub(start);
+    if sent != answers {
+        return Err(io::Error::other(format!("{sent} answers to {answers} requests")));
+    }
+    Ok(took.as_secs_f64() * 1e9 / answers as f64)
+}
+
+/// Processor time of this thread: what others do on the processor does not count.
+fn thread_time() -> io::Result<Duration> {
+    Ok(Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?))
+}
