@@ -2,6 +2,7 @@
 //! together, so it may name them all.
 
 mod config;
+mod exchange_sim;
 mod keys;
 mod settings_args;
 
@@ -25,6 +26,9 @@ struct Cli {
 enum Command {
     /// Show the configuration
     Config(config::ConfigArgs),
+
+    /// Simulate the exchanges on loopback
+    ExchangeSim(exchange_sim::ExchangeSimArgs),
 
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
@@ -63,6 +67,7 @@ impl fmt::Display for Failure {
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Config(args) => config::run(&args),
+        Command::ExchangeSim(args) => exchange_sim::run(&args),
         Command::Keys(args) => keys::run(&args),
     };
     match result {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::market::Trade;
 use super::{Context, Outgoing, Protocol, quoted, strings};
+use crate::exchange_sim::market::Trade;
 
 /// Most args in one request on spot.
 const ARGS_MAX: usize = 10;
@@ -130,9 +130,9 @@ fn turned<const N: usize>(mut members: [String; N], turn: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::exchange::Exchange;
-    use super::super::testing::Bench;
     use super::*;
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::protocol::testing::Bench;
 
     #[test]
     fn acks_name_no_symbol_and_trades_are_oldest_first() {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::calendar::{go_printed, rfc3339_trimmed};
-use super::super::market::{HISTORY_LEN, Trade};
 use super::{Context, Outgoing, Protocol, quoted, strings};
+use crate::exchange_sim::calendar::{go_printed, rfc3339_trimmed};
+use crate::exchange_sim::market::{HISTORY_LEN, Trade};
 
 /// A connection that has asked for nothing by then is closed.
 const SUBSCRIBE_DEADLINE_MS: u64 = 5_000;
@@ -167,9 +167,9 @@ fn refuse(message: &str, context: &mut Context<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::exchange::Exchange;
-    use super::super::testing::{Bench, values};
     use super::*;
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::protocol::testing::{Bench, values};
 
     #[test]
     fn snapshots_come_first_newest_first_and_the_ack_after_them() {

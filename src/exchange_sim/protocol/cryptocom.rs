@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::market::{HISTORY_LEN, Trade};
 use super::{Context, Outgoing, Protocol, quoted, strings};
+use crate::exchange_sim::market::{HISTORY_LEN, Trade};
 
 /// The first heartbeat, and the time between two.
 const FIRST_HEARTBEAT_MS: u64 = 10_000;
@@ -191,9 +191,9 @@ fn refuse(id: &str, code: u32, message: &str, channel: &str, context: &mut Conte
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::exchange::Exchange;
-    use super::super::testing::{Bench, values};
     use super::*;
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::protocol::testing::{Bench, values};
 
     #[test]
     fn a_subscription_is_acknowledged_then_shows_old_trades_newest_first() {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::calendar::ms_fraction;
-use super::super::market::Trade;
 use super::{Context, Outgoing, Protocol, quoted, strings};
+use crate::exchange_sim::calendar::ms_fraction;
+use crate::exchange_sim::market::Trade;
 
 /// A socket with neither subscription nor client frame is dropped, without a close frame.
 const IDLE_MS_MAX: u64 = 30_500;
@@ -121,9 +121,9 @@ fn error(code: u32, message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::exchange::Exchange;
-    use super::super::testing::Bench;
     use super::*;
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::protocol::testing::Bench;
 
     #[test]
     fn one_ack_a_request_and_one_trade_a_frame() {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::market::Trade;
 use super::{Context, Outgoing, Protocol, quoted, strings};
+use crate::exchange_sim::market::Trade;
 
 /// The server's own control pings.
 const PING_EVERY_MS: u64 = 20_000;
@@ -104,9 +104,9 @@ fn refuse(id: &str, code: i32, message: &str, context: &mut Context<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::exchange::Exchange;
-    use super::super::testing::{Bench, NOW_NS};
     use super::*;
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::protocol::testing::{Bench, NOW_NS};
 
     #[test]
     fn trades_come_one_a_frame_with_nanoseconds_and_no_snapshot() {

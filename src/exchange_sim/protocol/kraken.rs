@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::calendar::rfc3339;
-use super::super::market::Trade;
 use super::{Context, Outgoing, Protocol, quoted, strings};
+use crate::exchange_sim::calendar::rfc3339;
+use crate::exchange_sim::market::Trade;
 
 /// Trades in the snapshot of a symbol.
 const SNAPSHOT_LEN: usize = 50;
@@ -142,9 +142,9 @@ fn times(context: &Context<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::exchange::Exchange;
-    use super::super::testing::{Bench, values};
     use super::*;
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::protocol::testing::{Bench, values};
 
     #[test]
     fn every_symbol_is_answered_for_itself_and_snapshots_come_when_asked_for() {
@@ -173,7 +173,7 @@ mod tests {
     fn prices_are_numbers_with_their_zeros_oldest_first() {
         let mut bench = Bench::new(Exchange::Kraken);
         bench.send(r#"{"method":"subscribe","params":{"channel":"trade","symbol":["BTC/USD"]}}"#);
-        let specs = ["84099.0", "84099.10"].map(|price| super::super::super::market::TradeSpec {
+        let specs = ["84099.0", "84099.10"].map(|price| crate::exchange_sim::market::TradeSpec {
             price: price.to_owned(),
             time_ns: 1_800_000_000_000_000_000,
             id: None,

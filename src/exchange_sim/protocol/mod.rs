@@ -177,7 +177,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// The strings of an array member, in order; others are left out.
-fn strings<'a>(value: Option<&'a Value>) -> impl Iterator<Item = &'a str> {
+fn strings(value: Option<&Value>) -> impl Iterator<Item = &str> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
@@ -187,9 +187,9 @@ pub(super) mod testing {
 
     use serde_json::Value;
 
-    use super::super::exchange::Exchange;
-    use super::super::market::{Market, Trade, TradeSpec};
     use super::{Context, Outgoing, Protocol, open};
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::market::{Market, Trade, TradeSpec};
 
     pub(in super::super) const NOW_NS: u64 = 1_790_000_000_123_456_789;
 

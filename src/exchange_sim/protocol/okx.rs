@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::market::Trade;
 use super::{Context, Outgoing, Protocol, quoted};
+use crate::exchange_sim::market::Trade;
 
 /// A socket without traffic for so long is closed.
 const SILENCE_MS_MAX: u64 = 30_000;
@@ -42,9 +42,8 @@ impl Protocol for Okx {
             return context.pong("pong".to_owned());
         }
         let request = serde_json::from_str::<Value>(text).unwrap_or_default();
-        let op = match request.get("op").and_then(Value::as_str) {
-            Some(op @ ("subscribe" | "unsubscribe")) => op,
-            _ => return self.refuse(60_012, &format!("Invalid request: {text}"), context),
+        let Some(op @ ("subscribe" | "unsubscribe")) = request.get("op").and_then(Value::as_str) else {
+            return self.refuse(60_012, &format!("Invalid request: {text}"), context);
         };
         let id = request
             .get("id")
@@ -112,9 +111,9 @@ impl Protocol for Okx {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::exchange::Exchange;
-    use super::super::testing::{Bench, values};
     use super::*;
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::protocol::testing::{Bench, values};
 
     #[test]
     fn every_argument_is_answered_and_the_last_trade_follows() {

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::calendar::{rfc3339, seconds_fraction};
-use super::super::market::{HISTORY_LEN, Trade};
 use super::{Context, Outgoing, Protocol, quoted, strings};
+use crate::exchange_sim::calendar::{rfc3339, seconds_fraction};
+use crate::exchange_sim::market::{HISTORY_LEN, Trade};
 
 /// Coinbase's Exchange feed: `matches` and a `heartbeat` for each product.
 #[derive(Default)]
@@ -245,13 +245,13 @@ impl Protocol for KrakenV1 {
 }
 
 fn channel_id(pair: &str) -> u64 {
-    super::super::walk::hash(pair) % 4_096
+    crate::exchange_sim::walk::hash(pair) % 4_096
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::exchange::Exchange;
-    use super::super::testing::{Bench, values};
+    use crate::exchange_sim::exchange::Exchange;
+    use crate::exchange_sim::protocol::testing::{Bench, values};
 
     #[test]
     fn coinbase_exchange_sends_the_last_match_then_matches() {

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::super::calendar::{ms_fraction, rfc3339, seconds_fraction};
-use super::super::exchange::Exchange;
-use super::super::market::{HISTORY_LEN, Market, Trade};
 use super::{coinbase, cryptocom, quoted};
+use crate::exchange_sim::calendar::{ms_fraction, rfc3339, seconds_fraction};
+use crate::exchange_sim::exchange::Exchange;
+use crate::exchange_sim::market::{HISTORY_LEN, Market, Trade};
 
 /// A GET request below `/rest/<exchange>`.
 #[derive(Clone, Copy, Debug)]
@@ -369,9 +369,9 @@ fn side(trade: &Trade, buy: &'static str, sell: &'static str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::market::TradeSpec;
-    use super::super::testing::NOW_NS;
     use super::*;
+    use crate::exchange_sim::market::TradeSpec;
+    use crate::exchange_sim::protocol::testing::NOW_NS;
 
     fn ask(exchange: Exchange, symbol: &str, target: &str) -> (u16, Value) {
         let mut market = Market::new(exchange, 1, 0);
