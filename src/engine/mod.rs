@@ -22,6 +22,8 @@ use std::os::fd::OwnedFd;
 
 use crate::time::MonoNs;
 
+#[cfg(test)]
+mod conformance;
 mod portable;
 pub mod probe;
 mod uring;
