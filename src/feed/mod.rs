@@ -1,6 +1,7 @@
 //! Exchange feeds: rows of data, extraction, connections, health.
 
 mod backoff;
+mod connection;
 pub mod data;
 mod endpoint;
 mod extract;
@@ -15,6 +16,7 @@ mod trade_time;
 mod walk;
 
 pub use backoff::Backoff;
+pub use connection::{Connection, Disconnect, Phase, Sink};
 pub use endpoint::Endpoint;
 pub use extract::Extractor;
 pub use frame::{Frame, Refused, Trade};
