@@ -1,44 +1,85 @@
 //! A server in a process of its own, so that its processor time can be told from the client's.
 
-use std::io::{self, BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
 
 use super::cpu::CpuTime;
 
-/// First argument of a program that is to be the bare echo server.
-pub const FLOOR: &str = "floor-server";
+/// What this program can be started as again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The bare echo server.
+    Floor,
+    /// One shard with a fixed board.
+    Shard,
+}
+
+impl Part {
+    const ALL: [Self; 2] = [Self::Floor, Self::Shard];
+
+    /// Its name, the first argument of the child.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor-server",
+            Self::Shard => "shard-server",
+        }
+    }
+
+    /// Which part the arguments ask for, if any.
+    pub fn of(args: &[OsString]) -> Option<Self> {
+        let first = args.get(1)?;
+        Self::ALL.into_iter().find(|part| first == part.name())
+    }
+}
 
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
-    output: BufReader<ChildStdout>,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it takes UDP.
+    pub udp: SocketAddr,
+    /// Where it takes HTTP, if it does.
+    pub http: Option<SocketAddr>,
 }
 
 impl Server {
-    /// Starts this program again as the bare echo server.
+    /// Starts this program again as `part`, which writes its addresses as its first line.
     ///
     /// # Errors
     /// When it cannot be started or does not say where it listens.
-    pub fn floor(args: &[&str]) -> io::Result<Self> {
+    pub fn part(part: Part, args: &[&str]) -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg(FLOOR)
+            .arg(part.name())
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut output = BufReader::new(
-            child.stdout.take().ok_or_else(|| io::Error::other("the child has no standard output"))?,
-        );
         let mut line = String::new();
-        output.read_line(&mut line)?;
-        let address = line.trim().parse().map_err(|_| {
-            let _gone = child.kill();
-            io::Error::other(format!("the floor server said {line:?} instead of its address"))
-        })?;
-        Ok(Self { child, output, address })
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let mut addresses = line.split_whitespace().map(str::parse);
+        let udp = addresses.next();
+        // From here on it is killed when it does not prove useful.
+        let mut server = Self { child, udp: SocketAddr::from(([0; 4], 0)), http: None };
+        match (udp, addresses.next().transpose()) {
+            (Some(Ok(udp)), Ok(http)) => {
+                (server.udp, server.http) = (udp, http);
+                Ok(server)
+            }
+            _ => Err(io::Error::other(format!("{} said {line:?} instead of its addresses", part.name()))),
+        }
+    }
+
+    /// Starts a command that will listen on these addresses.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn command(command: &mut Command, udp: SocketAddr, http: Option<SocketAddr>) -> io::Result<Self> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.map_err(|e| io::Error::other(format!("{command:?} cannot be started: {e}")))?;
+        Ok(Self { child, udp, http })
     }
 
     /// Its processor time so far.
@@ -49,16 +90,15 @@ impl Server {
         CpuTime::of(self.child.id())
     }
 
-    /// Ends it and returns what else it wrote.
+    /// Whether it has ended, and how.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn stop(mut self) -> io::Result<String> {
-        self.child.kill()?;
-        self.child.wait()?;
-        let mut rest = String::new();
-        self.output.read_to_string(&mut rest)?;
-        Ok(rest)
+    /// When it has.
+    pub fn alive(&mut self) -> io::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(io::Error::other(format!("the server has ended: {status}"))),
+        }
     }
 }
 
@@ -68,4 +108,21 @@ impl Drop for Server {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
+}
+
+/// For a part: ends this process when its parent has gone, since that may be killed without a word
+/// and a spinning server would go on for ever.
+pub fn leave_with_parent() {
+    std::thread::spawn(|| {
+        let _ended = io::copy(&mut io::stdin(), &mut io::sink());
+        std::process::exit(0);
+    });
+}
+
+/// A port that was free a moment ago, for UDP and TCP.
+///
+/// # Errors
+/// The kernel's.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

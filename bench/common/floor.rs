@@ -12,7 +12,7 @@ use beast::sys::mmsg::{ReceiveBatch, SendBatch};
 use beast::sys::net::open_udp;
 use clap::Parser;
 
-use super::child::{FLOOR, Server};
+use super::child::{Part, Server, leave_with_parent};
 
 /// How the floor server waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -26,7 +26,7 @@ pub enum Wait {
 
 /// What the child is told.
 #[derive(Parser, Debug)]
-#[command(name = FLOOR)]
+#[command(name = "floor-server")]
 pub struct FloorArgs {
     /// Length of every answer, in bytes.
     #[arg(long)]
@@ -39,33 +39,22 @@ pub struct FloorArgs {
 /// Starts the floor as a child of this program.
 ///
 /// # Errors
-/// As [`Server::floor`].
+/// As [`Server::part`].
 pub fn start(answer_len: usize, wait: Wait) -> io::Result<Server> {
     let wait = match wait {
         Wait::Block => "block",
         Wait::Spin => "spin",
     };
-    Server::floor(&["--answer-len", &answer_len.to_string(), "--wait", wait])
+    Server::part(Part::Floor, &["--answer-len", &answer_len.to_string(), "--wait", wait])
 }
 
-/// Whether this process was started to be the floor server; then it is, until it is killed.
+/// What the child does until it is killed.
 ///
 /// # Errors
 /// The kernel's.
-pub fn be_child(args: &[OsString]) -> Option<io::Result<()>> {
-    if args.get(1).is_none_or(|arg| arg != FLOOR) {
-        return None;
-    }
-    Some(serve(&FloorArgs::parse_from(&args[1..])))
-}
-
-fn serve(args: &FloorArgs) -> io::Result<()> {
-    // The parent may be killed without a word; then its end of our input closes, and this one must
-    // not spin on for ever.
-    std::thread::spawn(|| {
-        let _ended = io::copy(&mut io::stdin(), &mut io::sink());
-        std::process::exit(0);
-    });
+pub fn be_child(args: &[OsString]) -> io::Result<()> {
+    let args = FloorArgs::parse_from(&args[1..]);
+    leave_with_parent();
     let socket = open_udp("127.0.0.1:0".parse().map_err(io::Error::other)?, SOCKET_BUFFER_LEN)?;
     let mut stdout = io::stdout();
     writeln!(stdout, "{}", socket.local_addr()?)?;

@@ -7,7 +7,10 @@ pub mod fixture;
 pub mod floor;
 pub mod machine;
 pub mod report;
+pub mod run;
+pub mod shard;
 pub mod stats;
+pub mod subject;
 
 use std::ffi::OsString;
 use std::io;
@@ -29,7 +32,7 @@ pub fn start() -> Start {
     let before = args.len();
     args.retain(|arg| arg != "--bench");
     // A child that a program starts of itself names its part first.
-    let is_child = args.get(1).is_some_and(|arg| arg == child::FLOOR);
+    let is_child = child::Part::of(&args).is_some();
     if args.len() < before || is_child {
         Start::Bench(args)
     } else if args[1..].iter().any(|arg| !arg.to_string_lossy().starts_with('-') || arg == "--list") {
@@ -37,6 +40,21 @@ pub fn start() -> Start {
     } else {
         Start::Smoke
     }
+}
+
+/// The whole of a program that starts servers: it is one of them, or it measures. `smoke` are the
+/// arguments of a small run.
+pub fn main<A: clap::Parser>(smoke: &[&str], measure: fn(&A) -> io::Result<bool>) -> ExitCode {
+    let args = match start() {
+        Start::Nothing => return ExitCode::SUCCESS,
+        Start::Smoke => smoke.iter().map(OsString::from).collect(),
+        Start::Bench(args) => args,
+    };
+    end(match child::Part::of(&args) {
+        Some(child::Part::Floor) => floor::be_child(&args).map(|()| true),
+        Some(child::Part::Shard) => shard::be_child(&args).map(|()| true),
+        None => measure(&A::parse_from(args)),
+    })
 }
 
 /// Ends a program with the message an operator needs.

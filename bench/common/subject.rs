@@ -1,0 +1,140 @@
+//! The server that is compared with the floor.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use beast::account::Token;
+use beast::load::{V1, V2};
+use beast::price::Symbol;
+use beast::wire::v2::Key;
+use clap::{Args, ValueEnum};
+use tempfile::TempDir;
+
+use super::child::{Server, free_port};
+use super::shard::{Io, Send};
+use super::{Cpus, fixture, pinned, shard};
+
+/// Which server is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    /// One shard with a fixed board, inside this program.
+    Shard,
+    /// The whole appliance with simulated exchanges, or the command of `--server`.
+    Beast,
+}
+
+/// Which server, and how it is started.
+#[derive(Args, Clone, Debug)]
+pub struct SubjectArgs {
+    /// What is compared: the answer path alone, or the whole appliance.
+    #[arg(long, value_enum, default_value = "shard")]
+    pub what: What,
+    /// Engines to compare, one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "uring,portable")]
+    pub io: Vec<Io>,
+    /// How the uring engine of `--what shard` sends.
+    #[arg(long, value_enum, default_value = "sendmmsg")]
+    pub send: Send,
+    /// Microseconds the shard looks for work before it sleeps.
+    #[arg(long, default_value_t = 0)]
+    pub spin_us: u64,
+    /// Command of `--what beast`, words apart by spaces; {io}, {spin}, {udp}, {http}, {health} and
+    /// {data} are filled in. It must listen on 127.0.0.1 and write its key to {data}/first-key.
+    #[arg(long, default_value = concat!(env!("CARGO_BIN_EXE_beast"), " serve --sim --shards 1 --io {io} --spin-us {spin} \
+        --listen 127.0.0.1 --udp-port {udp} --http-port {http} --health-port {health} --data {data}"))]
+    pub server: String,
+    /// Assets that are asked for with `--what beast`.
+    #[arg(long, value_delimiter = ',', default_value = "BTC,ETH,SOL,XRP,DOGE,ADA,AVAX,LINK")]
+    pub assets: Vec<String>,
+}
+
+/// A server under comparison.
+pub struct Subject {
+    /// The process.
+    pub server: Server,
+    token: Token,
+    symbols: Vec<Symbol>,
+    /// Its folder, gone when it is.
+    _data: Option<TempDir>,
+}
+
+impl SubjectArgs {
+    /// Starts it on the server's processor.
+    ///
+    /// # Errors
+    /// When it does not start, or makes no key within half a minute.
+    pub fn start(&self, io: Io, cpus: Cpus) -> io::Result<Subject> {
+        match self.what {
+            What::Shard => {
+                let token = Token::generate()
+                    .map_err(|_| io::Error::other("the machine has no randomness to give"))?;
+                let server = pinned(cpus.server, || shard::start(io, self.send, self.spin_us, &token))?;
+                Ok(Subject { server, token, symbols: fixture::symbols()?, _data: None })
+            }
+            What::Beast => self.start_beast(io, cpus),
+        }
+    }
+
+    fn start_beast(&self, io: Io, cpus: Cpus) -> io::Result<Subject> {
+        let data = tempfile::tempdir()?;
+        let (udp, http, health) = (free_port()?, free_port()?, free_port()?);
+        let fill = |word: &str| {
+            word.replace("{io}", io.name())
+                .replace("{spin}", &self.spin_us.to_string())
+                .replace("{udp}", &udp.to_string())
+                .replace("{http}", &http.to_string())
+                .replace("{health}", &health.to_string())
+                .replace("{data}", &data.path().to_string_lossy())
+        };
+        let mut words = self.server.split_whitespace().map(fill);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).env("BEAST_REPORT_HEALTH_PORT", "0");
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut server = pinned(cpus.server, || Server::command(&mut command, at(udp), Some(at(http))))?;
+        let token = first_key(&mut server, &data)?;
+        let symbols = self.assets.iter().map(|text| Symbol::parse(text).map_err(io::Error::other));
+        Ok(Subject { server, token, symbols: symbols.collect::<io::Result<_>>()?, _data: Some(data) })
+    }
+}
+
+impl Subject {
+    /// v1 requests that it answers.
+    pub fn v1(&self) -> V1 {
+        V1::new(&self.token.reveal(), &self.symbols)
+    }
+
+    /// v2 requests that it answers.
+    pub fn v2(&self) -> V2 {
+        V2 {
+            key_id: self.token.public_id(),
+            request_key: Key(self.token.v2_request_key().0),
+            answer_key: Key(self.token.v2_answer_key().0),
+            symbols: self.symbols.clone(),
+        }
+    }
+
+    /// An HTTP request that it answers, for the n-th asset.
+    pub fn http(&self, n: usize) -> Vec<u8> {
+        let symbol = self.symbols[n % self.symbols.len()].as_str();
+        let token = self.token.reveal();
+        format!("GET /price?asset={symbol} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {token}\r\n\r\n").into()
+    }
+}
+
+fn first_key(server: &mut Server, data: &TempDir) -> io::Result<Token> {
+    let path = data.path().join("first-key");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < deadline {
+        server.alive()?;
+        if let Ok(text) = fs::read_to_string(&path)
+            && let Ok(token) = Token::parse(text.trim().as_bytes())
+        {
+            return Ok(token);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(io::Error::other(format!("no key appeared in {} within 30 s", path.display())))
+}
