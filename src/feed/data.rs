@@ -16,7 +16,7 @@ use super::row::{Row, RowError};
 use super::symbols::EXCHANGE_SYMBOL_LEN_MAX;
 use crate::price::{AssetId, Catalogue, CatalogueError, Currency, Exchange, ExchangeId, NameError, Symbol};
 
-const ROWS: &str = include_str!("rows.toml");
+pub(super) const ROWS: &str = include_str!("rows.toml");
 const ASSETS: &str = include_str!("assets.csv");
 const HEADER: &str = "asset_id,asset,exchange,symbol,quote";
 
@@ -357,7 +357,3 @@ fn merge(table: &mut toml::Table, change: &toml::Table) {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "data_tests.rs"]
-mod tests;

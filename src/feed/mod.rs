@@ -15,6 +15,9 @@ mod symbols;
 mod trade_time;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use backoff::Backoff;
 pub use connection::{Connection, Disconnect, Phase, Sink};
 pub use endpoint::Endpoint;

@@ -1,4 +1,5 @@
-use super::*;
+use crate::feed::data::*;
+use crate::price::Symbol;
 
 fn loaded(overrides: &str) -> FeedData {
     load(&Overrides::parse(overrides).unwrap()).unwrap_or_else(|e| panic!("{overrides}: {e}"))
