@@ -63,3 +63,56 @@ fn usage_errors_exit_with_2_and_help_with_0() {
     let (exit, out, _) = beast(&["--version"], &[]);
     assert_eq!((exit, out), (0, format!("beast {}\n", env!("CARGO_PKG_VERSION"))));
 }
+
+/// A running `beast serve` with free ports, ended when dropped.
+struct Served(std::process::Child);
+
+impl Served {
+    fn start(data: &std::path::Path) -> (Self, std::net::SocketAddr) {
+        use std::io::BufRead as _;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_beast"));
+        let ports = ["report_health_port=0", "udp_port=0", "http_port=0"].map(|port| format!("--set={port}"));
+        command.args(["serve", "--sim", "--health-port=0", "--data"]).arg(data).args(ports);
+        let mut child = command.env_clear().stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        let served = Self(child);
+        let (tell, told) = std::sync::mpsc::channel();
+        // Reads to the end, so that the process is never held up by a full pipe.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        let patience = std::time::Duration::from_secs(60);
+        loop {
+            let line = told.recv_timeout(patience).expect("the address of the health port is logged");
+            if let Some((_, address)) = line.split_once("health and metrics address=") {
+                return (served, address.trim().parse().unwrap());
+            }
+        }
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let process = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
+        nix::sys::signal::kill(process, signal).unwrap();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_served_process_is_live_and_leaves_when_told() {
+    use std::io::{Read as _, Write as _};
+    for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
+        let data = tempfile::tempdir().unwrap();
+        let (mut served, address) = Served::start(data.path());
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        served.signal(signal);
+        assert_eq!(served.0.wait().unwrap().code(), Some(0));
+    }
+}

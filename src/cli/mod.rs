@@ -3,7 +3,11 @@
 
 mod config;
 mod exchange_sim;
+mod health;
 mod keys;
+mod leave;
+mod listen;
+mod serve;
 mod settings_args;
 
 use std::fmt;
@@ -24,6 +28,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Answer prices
+    Serve(serve::ServeArgs),
+
     /// Show the configuration
     Config(config::ConfigArgs),
 
@@ -66,6 +73,7 @@ impl fmt::Display for Failure {
 /// `--version` with 0.
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
         Command::Config(args) => config::run(&args),
         Command::ExchangeSim(args) => exchange_sim::run(&args),
         Command::Keys(args) => keys::run(&args),

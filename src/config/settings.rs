@@ -76,8 +76,8 @@ settings! {
     data_dir: PathBuf = "./beast-data".into(),
         "BEAST_DATA_DIR", "--data", "a path", |_| true;
 
-    /// Addresses to listen on, for UDP and TCP alike. "::" and "0.0.0.0" mean every address of the
-    /// machine; the default can be reached from this machine only.
+    /// Addresses to listen on, for UDP and TCP alike. "0.0.0.0" means every IPv4 address of the
+    /// machine and "::" every IPv6 one; the default can be reached from this machine only.
     listen: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         "BEAST_LISTEN", "--listen", "IP addresses such as 127.0.0.1 or ::", |_| true;
 
