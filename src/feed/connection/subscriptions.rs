@@ -79,6 +79,8 @@ pub(super) struct Subscriptions {
     numbered: bool,
     /// The exchange names the symbols in its acks.
     acks_name: bool,
+    /// It answers each symbol for itself: its acks name one. Others answer a request as a whole.
+    answers_each: bool,
 }
 
 const NO_ENTRY: u16 = u16::MAX;
@@ -106,6 +108,7 @@ impl Subscriptions {
             max_per_msg: row.max_per_msg.max(1),
             numbered: row.request_id.is_some(),
             acks_name: row.ack_symbol.is_some(),
+            answers_each: row.ack_symbol.as_ref().is_some_and(|path| !path.contains('*')),
             entries,
         };
         all.queue_subscribe((0..all.entries.len()).collect());
@@ -182,21 +185,29 @@ impl Subscriptions {
     /// A request was refused: the symbols it names are marked, a request that names none is sent
     /// again in halves until the bad symbol is alone.
     pub(super) fn refused(&mut self, request: Option<u64>, named: &[ListingId], news: &mut Vec<News>) {
-        if !named.is_empty() {
-            let entries: Vec<_> = named.iter().filter_map(|listing| self.entry(*listing)).collect();
-            entries.into_iter().for_each(|entry| self.refuse(entry, news));
-            // Where the exchange answers whole requests, those beside the bad symbol went with it.
-            if !self.acks_name
-                && let Some(rest) = self.take_request(request, |entry| named.contains(&entry.listing))
-            {
+        let before = news.len();
+        for listing in named {
+            if let Some(entry) = self.entry(*listing) {
+                self.refuse(entry, news);
+            }
+        }
+        if self.answers_each && !named.is_empty() {
+            self.drop_answered();
+        } else if news.len() > before {
+            // The symbols beside the bad one went with it.
+            if let Some(rest) = self.take_request(request, |entry| named.contains(&entry.listing)) {
                 self.queue.push_back(Queued::Subscribe(rest.entries));
             }
-            self.drop_answered();
-            return;
+        } else {
+            // What is live or acked was not refused.
+            let waits = |entry: &Entry| entry.state == State::Waiting;
+            if let Some(refused) = self.take_request(request, waits) {
+                self.halve(refused.entries, news);
+            }
         }
-        // What is live or acked was not refused.
-        let waits = |entry: &Entry| entry.state == State::Waiting;
-        let Some(Request { mut entries, .. }) = self.take_request(request, waits) else { return };
+    }
+
+    fn halve(&mut self, mut entries: Vec<usize>, news: &mut Vec<News>) {
         entries.retain(|entry| self.is(*entry, State::Waiting));
         match entries[..] {
             [] => {}

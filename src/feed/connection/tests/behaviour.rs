@@ -272,3 +272,51 @@ fn an_independent_server_understands_the_conversation() {
     server.flush().ok();
     assert_eq!(exchange.send(&std::mem::take(&mut server.get_mut().output)), Err(Disconnect::Drained));
 }
+
+#[test]
+fn every_built_in_row_asks_for_all_its_listings_within_ten_seconds() {
+    let data = crate::feed::data::load(&crate::feed::data::Overrides::default()).unwrap();
+    let mut enabled = 0;
+    for row in data.rows.iter().filter(|row| row.enabled) {
+        enabled += 1;
+        let id = row.id().unwrap();
+        let listings: Vec<_> = data
+            .catalogue
+            .listings()
+            .iter()
+            .filter(|listing| listing.exchange == id)
+            .map(|listing| (listing.symbol.as_str(), listing.id))
+            .take(row.symbols_per_connection)
+            .collect();
+        assert!(!listings.is_empty(), "{}", row.name);
+        let clock =
+            ScriptedClock::at(Now { mono: MonoNs(1), unix: UnixNs::from_ms(1_790_000_000_000).unwrap() });
+        let mut connection =
+            Connection::new(Arc::new(row.clone()), listings.clone(), KEY_RANDOM, clock.now()).unwrap();
+        connection.outbox().clear();
+        connection.receive(clock.now(), answer().as_bytes(), &mut Log::default()).unwrap();
+        let mut exchange = Exchange { connection, clock, log: Log::default(), received: Vec::new() };
+        let mut sent = exchange.sent();
+        for _ in 0..10 {
+            exchange.pass(1_000).unwrap();
+            exchange.send(&frame(10, b"")).unwrap();
+            sent.extend(exchange.sent());
+        }
+        assert_eq!(exchange.connection.phase(), Phase::Live, "{}", row.name);
+        let texts: Vec<String> = sent
+            .into_iter()
+            .map(|sent| match sent {
+                Sent::Text(text) => text,
+                other => panic!("{}: {other:?}", row.name),
+            })
+            .collect();
+        for text in &texts {
+            serde_json::from_str::<serde_json::Value>(text).unwrap();
+        }
+        for (symbol, _) in listings {
+            let asked = |text: &&String| text.to_ascii_lowercase().contains(&symbol.to_ascii_lowercase());
+            assert!(texts.iter().any(|text| asked(&text)), "{}: {symbol}", row.name);
+        }
+    }
+    assert!(enabled >= 7);
+}

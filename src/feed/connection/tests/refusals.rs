@@ -101,13 +101,31 @@ fn an_error_that_names_a_symbol_marks_only_that_one() {
     exchange.pass(1_000).unwrap();
     assert_eq!(exchange.sent(), []);
 
-    // Where they do not, the whole request was refused with it.
-    let mut exchange = Exchange::open(toy("error_symbol = 'sym'"), 3);
-    exchange.sent();
-    exchange.text(r#"{"id":1001,"ok":false,"sym":"S1","why":"no"}"#);
-    assert_eq!(exchange.events(), [Heard::Refused(1, "no".into())]);
-    exchange.pass(100).unwrap();
-    assert_eq!(exchange.subscribed(), [(1002, symbols(&["S0", "S2"]))]);
+    // Where they name none or all, the whole request was refused with it.
+    for acks in ["", "ack_symbol = 'syms[*]'"] {
+        let mut exchange = Exchange::open(toy(&format!("error_symbol = 'sym'\n{acks}")), 3);
+        exchange.sent();
+        exchange.text(r#"{"id":1001,"ok":false,"sym":"S1","why":"no"}"#);
+        assert_eq!(exchange.events(), [Heard::Refused(1, "no".into())]);
+        exchange.pass(100).unwrap();
+        assert_eq!(exchange.subscribed(), [(1002, symbols(&["S0", "S2"]))]);
+    }
+}
+
+#[test]
+fn an_exchange_that_names_the_same_symbol_again_and_again_is_not_asked_for_ever() {
+    let mut exchange = Exchange::open(toy("error_symbol = 'sym'\nmax_per_msg = 8"), 8);
+    let mut asked = 0;
+    for _ in 0..1_000 {
+        for (id, _) in exchange.subscribed() {
+            asked += 1;
+            exchange.text(&format!(r#"{{"id":{id},"ok":false,"sym":"S0","why":"no"}}"#));
+        }
+        exchange.pass(100).unwrap();
+        exchange.send(&frame(10, b"")).unwrap();
+    }
+    assert_eq!(asked, 14, "all, then the seven others and their halves once each");
+    assert_eq!(refused(&exchange.events()), [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]
