@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Engine as _, Event, Sockets, UdpIndex, UringEngine, UringOptions, run_on_glommio};
 use crate::sys::net::open_udp;
+use crate::sys::rlimits;
 use crate::time::{Clock as _, RealClock};
 
 /// What was asked for with `--io`.
@@ -75,12 +76,14 @@ pub struct Choice {
     pub why: String,
 }
 
-/// Chooses the engine for every shard of this process.
+/// Chooses the engine for every shard of this process, and raises the process's soft limits of
+/// descriptors and locked memory first, as every engine needs.
 ///
 /// # Errors
 /// When the uring engine was asked for and does not work here; the text says what failed, what that
 /// means, and the cure.
 pub fn choose(requested: Io) -> io::Result<Choice> {
+    rlimits::raise()?;
     if requested == Io::Portable {
         return Ok(Choice { engine: Chosen::Portable, why: "portable was asked for".into() });
     }
@@ -105,7 +108,7 @@ const ANSWER: &[u8] = b"probed";
 
 fn probe() -> io::Result<()> {
     // A bare ring first: its refusal is explained, glommio's is not.
-    drop(UringEngine::new(Sockets::default(), UringOptions::default())?);
+    drop(UringEngine::new(Sockets::default(), options())?);
     let server = open_udp("127.0.0.1:0".parse().map_err(io::Error::other)?, 1 << 16)?;
     let client = UdpSocket::bind("127.0.0.1:0")?;
     client.connect(server.local_addr()?)?;
@@ -123,10 +126,15 @@ fn probe() -> io::Result<()> {
     Err(io::Error::other("a datagram came back from a ring with other bytes than were sent"))
 }
 
+/// As a shard's, but small: how many connections fit is not the question here.
+fn options() -> UringOptions {
+    UringOptions { recv_buffers: 16, tcp_buffers: 16, connections_max: 16, ..UringOptions::default() }
+}
+
 /// Answers one datagram, through all that a shard's engine uses.
 async fn answer_one(server: UdpSocket) -> io::Result<()> {
     let socket = UdpIndex(0);
-    let mut engine = UringEngine::new(Sockets { udp: vec![server], tcp: vec![] }, UringOptions::default())?;
+    let mut engine = UringEngine::new(Sockets { udp: vec![server], tcp: vec![] }, options())?;
     let until = RealClock.now().mono.plus(PATIENCE);
     let mut events = Vec::new();
     engine.arm_udp(socket);
@@ -182,6 +190,41 @@ mod tests {
         let error = without_io_uring(Io::Uring).unwrap_err().to_string();
         assert!(error.contains("uring was asked for, but does not work"), "{error}");
         assert!(error.contains("EPERM") && error.contains("--io portable"), "{error}");
+    }
+
+    /// Runs itself again under a shell that lowers the limit, for it belongs to the whole process.
+    #[test]
+    fn a_low_memlock_limit_is_named_with_its_cure() {
+        const CHILD: &str = "BEAST_TEST_LOW_MEMLOCK";
+        if std::env::var_os(CHILD).is_some() {
+            let choice = choose(Io::Auto).unwrap();
+            assert_eq!(choice.engine, Chosen::Portable);
+            assert!(
+                choice.why.starts_with("the memlock limit is 64 KiB, glommio needs 512"),
+                "{}",
+                choice.why
+            );
+            assert!(
+                choice.why.contains("ulimit -l") && choice.why.contains("LimitMEMLOCK"),
+                "{}",
+                choice.why
+            );
+            return;
+        }
+        if choose(Io::Uring).is_err() {
+            return; // Refused altogether, as `the_probe_works_where_io_uring_does` tells.
+        }
+        let name = "engine::probe::tests::a_low_memlock_limit_is_named_with_its_cure";
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -l 64 && exec \"$0\" \"$1\" --exact --nocapture"])
+            .arg(std::env::current_exe().unwrap())
+            .arg(name)
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
     }
 
     #[test]

@@ -7,5 +7,6 @@ pub mod net;
 pub mod pin;
 mod refusal;
 pub mod ring;
+pub mod rlimits;
 pub mod seccomp;
 pub mod token;

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
 
-use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, ReactorErrorKind};
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+
+use crate::sys::rlimits;
 
 /// Entries of each of glommio's three rings. They carry a shard's waits and nothing else.
 const EXECUTOR_RING_DEPTH: usize = 64;
@@ -12,6 +14,9 @@ const EXECUTOR_RING_DEPTH: usize = 64;
 /// Storage memory that glommio registers with each of its rings, in bytes: the least it takes. Its
 /// default of 10 MiB a shard would not fit the usual memlock limit of 8 MiB.
 const EXECUTOR_IO_MEMORY: usize = 64 << 10;
+
+/// Limit of locked memory below which glommio does not start, in bytes.
+const EXECUTOR_MEMLOCK_MIN: u64 = 512 << 10;
 
 /// Starts a thread, on one processor if `cpu` says so, and runs the future that `task` makes there.
 /// Returns once the executor is up; from then on the thread's result is `Ok`.
@@ -45,25 +50,18 @@ where
 }
 
 fn executor(cpu: Option<usize>) -> io::Result<LocalExecutor> {
+    let memlock = rlimits::memlock()?;
+    if memlock < EXECUTOR_MEMLOCK_MIN {
+        let (found, needed) = (memlock >> 10, EXECUTOR_MEMLOCK_MIN >> 10);
+        return Err(io::Error::other(format!(
+            "the memlock limit is {found} KiB, glommio needs {needed} KiB; run ulimit -l {needed} or set \
+             LimitMEMLOCK=64M, or use --io portable"
+        )));
+    }
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     LocalExecutorBuilder::new(placement)
         .io_memory(EXECUTOR_IO_MEMORY)
         .ring_depth(EXECUTOR_RING_DEPTH)
         .make()
-        .map_err(explained)
-}
-
-fn explained(error: GlommioError<()>) -> io::Error {
-    match error {
-        GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(found, needed)) => {
-            io::Error::other(format!(
-                "the memlock limit is {} KiB, glommio needs {} KiB; run ulimit -l {} or set \
-                 LimitMEMLOCK=64M, or use --io portable",
-                found / 1_024,
-                needed / 1_024,
-                needed / 1_024,
-            ))
-        }
-        other => io::Error::other(format!("glommio did not start: {other}; use --io portable")),
-    }
+        .map_err(|e| io::Error::other(format!("glommio did not start: {e}; use --io portable")))
 }

@@ -165,13 +165,14 @@ fn an_engine_can_be_dropped_with_everything_under_way() {
                 engine.park(RealClock.now().mono.plus(Duration::from_secs(10))).await.unwrap();
             };
             engine.arm_receive(conn);
-            // More than the sockets hold, to a client that does not read: the first is cut short and
-            // the next stays under way.
-            for _ in 0..2 {
+            // More than the sockets hold, to a client that does not read: in the end a send stays under
+            // way.
+            for _ in 0..100 {
                 if !engine.conns.slot(conn.slot).sending {
                     engine.send_tcp(conn, vec![1; 32 << 20], 0);
-                    engine.harvest(64, &mut events).unwrap();
                 }
+                engine.harvest(64, &mut events).unwrap();
+                engine.park(RealClock.now().mono.plus(Duration::from_millis(1))).await.unwrap();
             }
             assert!(engine.conns.slot(conn.slot).sending);
             drop(engine);
@@ -181,7 +182,7 @@ fn an_engine_can_be_dropped_with_everything_under_way() {
             while let Ok(len @ 1..) = client.read(&mut buffer) {
                 total += len;
             }
-            assert!(total > 0 && total < 64 << 20);
+            assert!(total > 0);
         }
     });
 }
