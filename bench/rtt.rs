@@ -7,6 +7,7 @@ use std::io;
 use std::process::ExitCode;
 
 use beast::load::Echo;
+use beast::wire::v2;
 use clap::Parser;
 use common::floor::Wait;
 use common::machine::Machine;
@@ -85,14 +86,16 @@ fn measure(args: &Args) -> io::Result<bool> {
 }
 
 fn pair(args: &Args, cpus: Cpus, load: Load, io: Io, n: usize) -> io::Result<Pair> {
-    let mut subject = args.subject.start(io, cpus)?;
-    let mut requests = subject.v2();
-    let (request_len, answer_len) = lengths(&mut subject.server, &mut requests)?;
     let floor_run = || {
-        let server = common::pinned(cpus.server, || floor::start(answer_len, Wait::Spin))?;
-        run("floor", &server, cpus, load, Echo::new(request_len, answer_len))
+        let server = common::pinned(cpus.server, || floor::start(v2::ANSWER_LEN, Wait::Spin))?;
+        run("floor", &server, cpus, load, Echo::new(v2::ANSWER_LEN, v2::ANSWER_LEN))
     };
-    let server_run = || run("server", &subject.server, cpus, load, subject.v2());
+    let server_run = || {
+        let mut subject = args.subject.start(io, cpus)?;
+        let mut probing = subject.requests_v2();
+        lengths(&mut subject.server, &mut probing)?;
+        run("server", &subject.server, cpus, load, subject.requests_v2())
+    };
     let (floor, server) = if n.is_multiple_of(2) {
         let floor = floor_run()?;
         (floor, server_run()?)

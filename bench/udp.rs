@@ -93,9 +93,10 @@ fn measure(args: &Args) -> io::Result<bool> {
         for &protocol in &args.protocols {
             let mut these = Vec::new();
             for n in 0..pairs {
+                let known = these.last().map(|pair: &Pair| (pair.request_len, pair.answer_len));
                 let pair = match protocol {
-                    Protocol::V1 => pair(args, cpus, load, protocol, io, n, Subject::v1)?,
-                    Protocol::V2 => pair(args, cpus, load, protocol, io, n, Subject::v2)?,
+                    Protocol::V1 => pair(args, cpus, load, protocol, io, (n, known), Subject::requests_v1)?,
+                    Protocol::V2 => pair(args, cpus, load, protocol, io, (n, known), Subject::requests_v2)?,
                 };
                 if !args.json {
                     print(n, &pair);
@@ -115,25 +116,33 @@ fn pair<R: Requests + Send>(
     load: Load,
     protocol: Protocol,
     io: Io,
-    n: usize,
+    (n, known): (usize, Option<(usize, usize)>),
     requests: fn(&Subject) -> R,
 ) -> io::Result<Pair> {
-    // Started anew for every pair, so that where things happen to lie in memory averages out.
-    let mut subject = args.subject.start(io, cpus)?;
-    let mut probing = requests(&subject);
-    let (request_len, answer_len) = lengths(&mut subject.server, &mut probing)?;
-    let floor_run = || {
+    // Each server is started for its own run and gone before the other's: neither disturbs the other,
+    // and where things happen to lie in memory averages out.
+    let floor_run = |(request_len, answer_len)| {
         let server = common::pinned(cpus.server, || floor::start(answer_len, Wait::Block))?;
         run("floor", &server, cpus, load, Echo::new(request_len, answer_len))
     };
-    let server_run = || run("server", &subject.server, cpus, load, requests(&subject));
-    let (floor, server) = if n.is_multiple_of(2) {
-        let floor = floor_run()?;
-        (floor, server_run()?)
-    } else {
-        let server = server_run()?;
-        (floor_run()?, server)
+    let server_run = || {
+        let mut subject = args.subject.start(io, cpus)?;
+        let mut probing = requests(&subject);
+        let lengths = lengths(&mut subject.server, &mut probing)?;
+        Ok::<_, io::Error>((lengths, run("server", &subject.server, cpus, load, requests(&subject))?))
     };
+    let (lengths, floor, server) = match known {
+        // The first server run tells the lengths; after that the order alternates.
+        Some(lengths) if n.is_multiple_of(2) => {
+            let floor = floor_run(lengths)?;
+            (lengths, floor, server_run()?.1)
+        }
+        _ => {
+            let (lengths, server) = server_run()?;
+            (lengths, floor_run(lengths)?, server)
+        }
+    };
+    let (request_len, answer_len) = lengths;
     let cpu_ratio = server.us_per_answer / floor.us_per_answer;
     Ok(Pair { protocol, io, request_len, answer_len, floor, server, cpu_ratio })
 }

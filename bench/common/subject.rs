@@ -102,12 +102,12 @@ impl SubjectArgs {
 
 impl Subject {
     /// v1 requests that it answers.
-    pub fn v1(&self) -> V1 {
+    pub fn requests_v1(&self) -> V1 {
         V1::new(&self.token.reveal(), &self.symbols)
     }
 
     /// v2 requests that it answers.
-    pub fn v2(&self) -> V2 {
+    pub fn requests_v2(&self) -> V2 {
         V2 {
             key_id: self.token.public_id(),
             request_key: Key(self.token.v2_request_key().0),
@@ -117,7 +117,7 @@ impl Subject {
     }
 
     /// An HTTP request that it answers, for the n-th asset.
-    pub fn http(&self, n: usize) -> Vec<u8> {
+    pub fn request_http(&self, n: usize) -> Vec<u8> {
         let symbol = self.symbols[n % self.symbols.len()].as_str();
         let token = self.token.reveal();
         format!("GET /price?asset={symbol} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {token}\r\n\r\n").into()
