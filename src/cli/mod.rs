@@ -3,6 +3,8 @@
 
 mod config;
 mod exchange_sim;
+mod feed_data;
+mod feeds;
 mod health;
 mod keys;
 mod leave;
@@ -33,6 +35,9 @@ enum Command {
 
     /// Show the configuration
     Config(config::ConfigArgs),
+
+    /// Show the exchanges' feeds
+    Feeds(feeds::FeedsArgs),
 
     /// Simulate the exchanges on loopback
     ExchangeSim(exchange_sim::ExchangeSimArgs),
@@ -75,6 +80,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Feeds(args) => feeds::run(&args),
         Command::ExchangeSim(args) => exchange_sim::run(&args),
         Command::Keys(args) => keys::run(&args),
     };

@@ -60,10 +60,10 @@ pub struct Effective {
 const NOT_SETTINGS: &[&str] = &["BEAST_CONFIG", "BEAST_RECORDINGS"];
 
 /// Tables of a file, for suggestions.
-const TABLES: &[&str] = &["rest", "http", "feeds"];
+const TABLES: &[&str] = &["rest", "http", "feeds", "assets"];
 
-/// Members of an exchange's row that the environment can reach.
-const FEED_MEMBERS: &[&str] = &["enabled", "url", "rest_base", "dead_after_s"];
+/// Members of an exchange's row that the environment can reach; the longer of two comes first.
+const FEED_MEMBERS: &[&str] = &["enabled", "rest.url", "url", "dead_after_s"];
 
 /// The process's environment; what is not UTF-8 is shown with replacement characters.
 #[must_use]
@@ -156,8 +156,8 @@ impl Loader {
             let line = file.line_of(name.span().start);
             if let Some(setting) = Setting::of_key(&key) {
                 self.set(setting, Raw::Toml(value), Origin::File(file.path.to_owned(), line));
-            } else if key == "feeds" {
-                self.feeds(file, line, place, value);
+            } else if self.effective.config.open_table(&key).is_some() {
+                self.open_table(file, &key, line, place, value);
             } else if let (Value::Table(values), DeValue::Table(places)) = (value, place.get_ref())
                 && SETTINGS.iter().any(|setting| setting.key.starts_with(&format!("{key}.")))
             {
@@ -168,29 +168,46 @@ impl Loader {
         }
     }
 
-    fn feeds(&mut self, file: &InFile<'_>, line: usize, place: &Spanned<DeValue<'_>>, value: &Value) {
+    /// A table of tables whose members another room checks.
+    fn open_table(
+        &mut self,
+        file: &InFile<'_>,
+        table: &str,
+        line: usize,
+        place: &Spanned<DeValue<'_>>,
+        value: &Value,
+    ) {
         let (Value::Table(rows), DeValue::Table(places)) = (value, place.get_ref()) else {
             return self.problem(
-                format!("{}:{line}: feeds is {value}, needs tables", file.path.display()),
-                "write [feeds.NAME] and under it the members of that exchange's row".to_owned(),
+                format!("{}:{line}: {table} is {value}, needs tables", file.path.display()),
+                format!("write [{table}.NAME] and under it what is to be changed"),
             );
         };
         for (name, place) in places {
-            let name = (name.get_ref().as_ref(), file.line_of(name.span().start));
-            let (Some(Value::Table(row)), DeValue::Table(members)) = (rows.get(name.0), place.get_ref())
-            else {
+            let (name, line) = (name.get_ref().as_ref(), file.line_of(name.span().start));
+            let (Some(Value::Table(row)), DeValue::Table(members)) = (rows.get(name), place.get_ref()) else {
                 self.problem(
-                    format!("{}:{}: feeds.{} is not a table", file.path.display(), name.1, name.0),
-                    format!("write [feeds.{}] and under it the members of that exchange's row", name.0),
+                    format!("{}:{line}: {table}.{name} is not a table", file.path.display()),
+                    format!("write [{table}.{name}] and under it what is to be changed"),
                 );
                 continue;
             };
-            let kept = self.effective.config.feeds.entry(name.0.to_owned()).or_default();
-            kept.extend(row.clone());
-            for member in members.keys() {
-                let line = file.line_of(member.span().start);
-                let key = format!("feeds.{}.{}", name.0, member.get_ref());
-                self.effective.origins.insert(key, Origin::File(file.path.to_owned(), line));
+            if let Some(rows) = self.effective.config.open_table(table) {
+                rows.insert(name.to_owned(), row.clone());
+            }
+            self.note_origins(file, &format!("{table}.{name}"), members);
+        }
+    }
+
+    fn note_origins(&mut self, file: &InFile<'_>, prefix: &str, members: &DeTable<'_>) {
+        for (name, place) in members {
+            let key = format!("{prefix}.{}", name.get_ref());
+            match place.get_ref() {
+                DeValue::Table(members) => self.note_origins(file, &key, members),
+                _ => {
+                    let line = file.line_of(name.span().start);
+                    self.effective.origins.insert(key, Origin::File(file.path.to_owned(), line));
+                }
             }
         }
     }
@@ -202,8 +219,8 @@ impl Loader {
         let Some(rest) = name.strip_prefix("BEAST_").filter(|_| !NOT_SETTINGS.contains(&name)) else {
             return;
         };
-        if let Some((row, member)) = rest.strip_prefix("FEEDS_").and_then(feed_member) {
-            return self.feed_text(&row, member, text, Origin::Env(name.to_owned()));
+        if let Some(key) = rest.strip_prefix("FEEDS_").and_then(feed_key) {
+            return self.open_text(&key, text, Origin::Env(name.to_owned()));
         }
         // Compared without the prefix, so that a key's own name is near its variable.
         let near = nearest(rest, SETTINGS.iter().map(|setting| setting.key));
@@ -219,21 +236,39 @@ impl Loader {
         if let Some(setting) = Setting::of_key(&flag.key) {
             return self.set(setting, Raw::Text(&flag.text), origin);
         }
-        let row = flag.key.strip_prefix("feeds.").and_then(|rest| rest.split_once('.'));
-        match row {
-            Some((row, member)) if !row.is_empty() && !member.is_empty() => {
-                self.feed_text(row, member, &flag.text, origin);
-            }
-            _ => self.unknown(&flag.flag, &flag.key),
+        let parts: Vec<&str> = flag.key.split('.').collect();
+        if parts.len() > 2
+            && parts.iter().all(|part| !part.is_empty())
+            && self.effective.config.open_table(parts[0]).is_some()
+        {
+            return self.open_text(&flag.key, &flag.text, origin);
         }
+        self.unknown(&flag.flag, &flag.key);
     }
 
-    /// A member of an exchange's row as text: a TOML value if it is one, else a string.
-    fn feed_text(&mut self, row: &str, member: &str, text: &str, origin: Origin) {
-        let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
-        let value = value.unwrap_or_else(|| Value::String(text.to_owned()));
-        self.effective.config.feeds.entry(row.to_owned()).or_default().insert(member.to_owned(), value);
-        self.effective.origins.insert(format!("feeds.{row}.{member}"), origin);
+    /// A member such as `feeds.okx.rest.url` as text: a TOML value if it is one, else a string.
+    fn open_text(&mut self, key: &str, text: &str, origin: Origin) {
+        let mut parts = key.split('.');
+        let (table, row) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let Some(rows) = self.effective.config.open_table(table) else { return };
+        let mut place = rows.entry(row.to_owned()).or_default();
+        let mut parts = parts.peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+                place.insert(part.to_owned(), value.unwrap_or_else(|| Value::String(text.to_owned())));
+                break;
+            }
+            let inner = place.entry(part.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            let Value::Table(inner) = inner else {
+                return self.problem(
+                    format!("{key} cannot be set: {part} is not a table there"),
+                    format!("correct what sets {part}, or leave this out"),
+                );
+            };
+            place = inner;
+        }
+        self.effective.origins.insert(key.to_owned(), origin);
     }
 
     fn set(&mut self, setting: &Setting, raw: Raw<'_>, origin: Origin) {
@@ -298,12 +333,12 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
-/// `KRAKEN_V1_DEAD_AFTER_S` → (`kraken_v1`, `dead_after_s`).
-fn feed_member(rest: &str) -> Option<(String, &'static str)> {
+/// `KRAKEN_V1_REST_URL` → `feeds.kraken_v1.rest.url`.
+fn feed_key(rest: &str) -> Option<String> {
     let rest = rest.to_ascii_lowercase();
     FEED_MEMBERS.iter().find_map(|member| {
-        let row = rest.strip_suffix(member)?.strip_suffix('_')?;
-        (!row.is_empty()).then(|| (row.to_owned(), *member))
+        let row = rest.strip_suffix(&member.replace('.', "_"))?.strip_suffix('_')?;
+        (!row.is_empty()).then(|| format!("feeds.{row}.{member}"))
     })
 }
 
@@ -433,16 +468,28 @@ mod tests {
 
     #[test]
     fn rows_of_exchanges_are_passed_on_and_reached_from_every_source() {
-        let file =
-            "[feeds.okx]\nenabled = true\nurl = \"wss://a\"\n[feeds.mine]\nnumber = 40\npairs = [\"x\"]\n";
-        let env = [("BEAST_FEEDS_OKX_URL", "ws://127.0.0.1:1/"), ("BEAST_FEEDS_KRAKEN_V1_DEAD_AFTER_S", "7")];
+        let file = "[feeds.okx]\nenabled = true\nurl = \"wss://a\"\n[feeds.okx.rest]\nper_second = 3\n\
+                    [feeds.mine]\nnumber = 40\npairs = [\"x\"]\n[assets.BTC]\nenabled = false\n";
+        let env = [
+            ("BEAST_FEEDS_OKX_URL", "ws://127.0.0.1:1/"),
+            ("BEAST_FEEDS_OKX_REST_URL", "http://127.0.0.1:2/"),
+            ("BEAST_FEEDS_KRAKEN_V1_DEAD_AFTER_S", "7"),
+        ];
         let effective = load(file, &env, &[("feeds.okx.enabled", "false")]);
         let feeds = &effective.config.feeds;
         assert_eq!(feeds["okx"]["enabled"], Value::Boolean(false));
         assert_eq!(feeds["okx"]["url"], Value::String("ws://127.0.0.1:1/".into()));
         assert_eq!(feeds["kraken_v1"]["dead_after_s"], Value::Integer(7));
         assert_eq!(feeds["mine"].len(), 2);
-        assert!(matches!(effective.origin("feeds.mine.number"), Origin::File(_, 5)));
+        assert_eq!(feeds["okx"]["rest"]["per_second"], Value::Integer(3));
+        assert_eq!(feeds["okx"]["rest"]["url"], Value::String("http://127.0.0.1:2/".into()));
+        assert_eq!(effective.config.assets["BTC"]["enabled"], Value::Boolean(false));
+        assert!(matches!(effective.origin("feeds.mine.number"), Origin::File(_, 7)));
+        assert!(matches!(effective.origin("feeds.okx.rest.per_second"), Origin::File(_, 5)));
+        assert_eq!(effective.origin("feeds.okx.rest.url"), Origin::Env("BEAST_FEEDS_OKX_REST_URL".into()));
+        let text = problems("[feeds.okx]\nurl = 'x'", &[], &[("feeds.okx.url.a", "1"), ("feeds.okx", "1")]);
+        assert!(text.contains("feeds.okx.url.a cannot be set: url is not a table"), "{text}");
+        assert!(text.contains("there is no setting feeds.okx"), "{text}");
         assert!(problems("[feeds]\nokx = 1", &[], &[]).contains("beast.toml:2: feeds.okx is not a table"));
         assert!(problems("feeds = 1", &[], &[]).contains("beast.toml:1: feeds is 1, needs tables"));
         assert!(

@@ -74,9 +74,14 @@ pub fn default_file() -> String {
     text.push_str(
         "\n# Members of an exchange's row, by its name, in place of the built-in ones. A name that is not\n\
          # built in makes a row of its own, with all that a row needs; `beast feeds list` shows them.\n\
-         # Also BEAST_FEEDS_NAME_ENABLED, …_URL, …_REST_BASE and …_DEAD_AFTER_S.\n\
+         # Also BEAST_FEEDS_NAME_ENABLED, …_URL, …_REST_URL and …_DEAD_AFTER_S.\n\
          # [feeds.okx]\n\
-         # enabled = false\n",
+         # enabled = false\n\
+         # rest.url = \"https://…/{SYMBOL}\"\n\
+         \n# What is to be changed of an asset, by its symbol: enabled, any_quote, listings; a new asset\n\
+         # also needs an id that no other has had.\n\
+         # [assets.BTC]\n\
+         # listings = [{ exchange = \"kraken\", symbol = \"BTC/USD\", quote = \"USD\" }]\n",
     );
     text
 }
@@ -98,13 +103,25 @@ fn entries(effective: &Effective) -> Vec<Entry> {
         .iter()
         .map(|setting| entry(setting.key.into(), setting.key.into(), (setting.show)(&effective.config)))
         .collect();
-    for (row, members) in &effective.config.feeds {
-        for (member, value) in members {
-            let written = format!("feeds.{}.{}", quoted(row), quoted(member));
-            entries.push(entry(format!("feeds.{row}.{member}"), written, Some(value.clone())));
+    for (table, rows) in [("feeds", &effective.config.feeds), ("assets", &effective.config.assets)] {
+        for (row, members) in rows {
+            let mut leaves = Vec::new();
+            flatten(&format!("{table}.{row}"), &format!("{table}.{}", quoted(row)), members, &mut leaves);
+            entries.extend(leaves.into_iter().map(|(key, written, value)| entry(key, written, Some(value))));
         }
     }
     entries
+}
+
+/// Appends each value below a table with its key and its key as written.
+fn flatten(key: &str, written: &str, table: &toml::Table, out: &mut Vec<(String, String, toml::Value)>) {
+    for (name, value) in table {
+        let (key, written) = (format!("{key}.{name}"), format!("{written}.{}", quoted(name)));
+        match value {
+            toml::Value::Table(inner) => flatten(&key, &written, inner, out),
+            _ => out.push((key, written, value.clone())),
+        }
+    }
 }
 
 /// One part of a key, in quotes unless it is plain.
@@ -134,7 +151,7 @@ mod tests {
     fn effective() -> Effective {
         let mut sources = Sources::default();
         sources.env.insert("BEAST_SHARDS".into(), "2".into());
-        for (key, text) in [("listen", "::"), ("feeds.okx.enabled", "false"), ("feeds.a b.url", "x")] {
+        for (key, text) in [("listen", "::"), ("feeds.okx.enabled", "false"), ("feeds.a b.rest.url", "x")] {
             sources.flags.push(FlagValue { flag: format!("--{key}"), key: key.into(), text: text.into() });
         }
         Effective::load(&sources).unwrap()
@@ -169,7 +186,7 @@ rest.cache_ttl_s = 13           # default
 rest.prewarm = true             # default
 http.idle_s = 60                # default
 http.head_s = 10                # default
-feeds."a b".url = "x"           # flag --feeds.a b.url
+feeds."a b".rest.url = "x"      # flag --feeds.a b.rest.url
 feeds.okx.enabled = false       # flag --feeds.okx.enabled
 "#
         );

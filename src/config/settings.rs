@@ -135,10 +135,10 @@ settings! {
     log: LogLevel = LogLevel::Info, "BEAST_LOG", "",
         "off, error, warn, info, debug or trace", |_| true;
 
-    /// File of exchange rows that takes the place of the built-in ones.
+    /// TOML file of exchange rows that takes the place of the built-in ones.
     feeds_file: Option<PathBuf> = None, "BEAST_FEEDS_FILE", "", "a path", |_| true;
 
-    /// File of asset mappings that takes the place of the built-in one.
+    /// CSV file of asset mappings that takes the place of the built-in one.
     assets_file: Option<PathBuf> = None, "BEAST_ASSETS_FILE", "", "a path", |_| true;
 
     and {
@@ -147,8 +147,10 @@ settings! {
         /// HTTP connections of clients.
         http: Http,
         /// Members of exchange rows that take the place of the built-in ones, and whole rows, by
-        /// the name of the exchange, for room feed to check.
+        /// the name of the exchange; room feed checks them.
         feeds: BTreeMap<String, Table>,
+        /// What is to be changed of assets, and whole assets, by symbol; room feed checks them.
+        assets: BTreeMap<String, Table>,
     }
 }
 
@@ -198,6 +200,17 @@ pub static SETTINGS: [&Setting; COUNT] = {
     }
     all
 };
+
+impl Config {
+    /// A table of tables by its key, whose members another room knows; `None` when that key is none.
+    pub(super) fn open_table(&mut self, key: &str) -> Option<&mut BTreeMap<String, Table>> {
+        match key {
+            "feeds" => Some(&mut self.feeds),
+            "assets" => Some(&mut self.assets),
+            _ => None,
+        }
+    }
+}
 
 impl Setting {
     /// The setting of that key.

@@ -2,8 +2,8 @@
 //! catalogue that comes of both.
 //!
 //! ```text
-//! rows.toml ──► [[exchange]] of the configuration ──► rows, checked ─┐
-//! assets.csv ─► [[asset]] of the configuration ─────► listings ──────┴─► catalogue + notes
+//! rows.toml ──► [feeds.NAME] of the configuration ───► rows, checked ─┐
+//! assets.csv ─► [assets.NAME] of the configuration ──► listings ──────┴─► catalogue + notes
 //! ```
 
 use std::fmt;
@@ -115,8 +115,20 @@ impl Overrides {
 /// # Errors
 /// The first mistake, with the exchange and field or the asset named.
 pub fn load(overrides: &Overrides) -> Result<FeedData, DataError> {
-    let rows = rows(ROWS, &overrides.exchange)?;
-    let (catalogue, notes) = catalogue(&rows, ASSETS, &overrides.asset)?;
+    load_from(None, None, overrides)
+}
+
+/// As [`load`], with rows and assets that take the place of the built-in ones.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(
+    rows_toml: Option<&str>,
+    assets_csv: Option<&str>,
+    overrides: &Overrides,
+) -> Result<FeedData, DataError> {
+    let rows = rows(rows_toml.unwrap_or(ROWS), &overrides.exchange)?;
+    let (catalogue, notes) = catalogue(&rows, assets_csv.unwrap_or(ASSETS), &overrides.asset)?;
     Ok(FeedData { rows, catalogue, notes })
 }
 
