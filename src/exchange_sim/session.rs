@@ -142,9 +142,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut context = Context::new(now_ns(), elapsed_ms, &mut market);
         context.snapshots = desk.replay.is_none();
-        // While a recording runs, its own heartbeats are enough.
+        // Until a recording has run, its own heartbeats are enough.
         context.heartbeats =
-            !matches!(self.playing, Playing::Next(..)) && !desk.flags.silent_heartbeats.load(Relaxed);
+            matches!(self.playing, Playing::No) && !desk.flags.silent_heartbeats.load(Relaxed);
         context.answers_pings = !desk.flags.ignored_pings.load(Relaxed);
         act(&mut *self.protocol, &mut context);
         desk.tally.pings_answered.fetch_add(context.pings_answered, Relaxed);
