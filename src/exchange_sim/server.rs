@@ -28,6 +28,9 @@ use super::sim::{Shared, now_ns};
 /// Connections of one listener that are in HTTP at a time; further ones wait to be accepted.
 const HTTP_CONNECTIONS_MAX: usize = 1_024;
 
+/// WebSocket connections of one exchange at a time; further ones are refused.
+const SESSIONS_MAX: usize = 1_024;
+
 /// A TLS handshake or a request head takes no longer.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -100,8 +103,11 @@ fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
 
 fn upgrade(shared: &Arc<Shared>, exchange: Exchange, mut request: Request<Incoming>) -> Response<Body> {
     let desk = shared.desk(exchange);
-    if desk.flags.refused_connections.load(Relaxed) {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "refused on command".to_owned());
+    if desk.flags.refused_connections.load(Relaxed) || desk.open_connections() >= SESSIONS_MAX {
+        return text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "refused on command, or too many connections".to_owned(),
+        );
     }
     let wants_websocket = request
         .headers()

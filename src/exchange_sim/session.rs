@@ -62,6 +62,8 @@ struct Session<S> {
     socket: WebSocketStream<S>,
     protocol: Box<dyn Protocol>,
     opened: Instant,
+    /// When a text frame last went either way.
+    traffic_at: Instant,
     playing: Playing,
     speed: Speed,
 }
@@ -76,7 +78,15 @@ where
     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let playing = if desk.replay.is_some() { Playing::Waiting } else { Playing::No };
     let protocol = open(desk.exchange, connection);
-    let mut session = Session { desk, socket, protocol, opened: Instant::now(), playing, speed };
+    let mut session = Session {
+        desk,
+        socket,
+        protocol,
+        opened: Instant::now(),
+        traffic_at: Instant::now(),
+        playing,
+        speed,
+    };
     // Ended is the only way out.
     let Err(Ended) = session.serve().await;
 }
@@ -115,6 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             };
             match step {
                 Step::Received(Message::Text(text)) => {
+                    self.traffic_at = Instant::now();
                     let out = self.react(|protocol, context| protocol.received(text.as_str(), context));
                     self.send(out).await?;
                     self.plan_replay();
@@ -139,8 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn react(&mut self, act: impl FnOnce(&mut dyn Protocol, &mut Context<'_>)) -> Vec<Outgoing> {
         let desk = &self.desk;
         let mut market = desk.market();
-        let elapsed_ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut context = Context::new(now_ns(), elapsed_ms, &mut market);
+        let mut context = Context::new(now_ns(), whole_ms(self.opened.elapsed()), &mut market);
+        context.idle_ms = whole_ms(self.traffic_at.elapsed());
         context.snapshots = desk.replay.is_none();
         // Until a recording has run, its own heartbeats are enough.
         context.heartbeats =
@@ -190,7 +201,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn send(&mut self, out: Vec<Outgoing>) -> Result<(), Ended> {
         for outgoing in out {
             match outgoing {
-                Outgoing::Text(text) => self.write(Message::text(text)).await?,
+                Outgoing::Text(text) => {
+                    self.write(Message::text(text)).await?;
+                    self.traffic_at = Instant::now();
+                }
                 Outgoing::Ping => self.write(Message::Ping(Vec::new().into())).await?,
                 Outgoing::Close(code, reason) => {
                     let frame = CloseFrame { code: code.into(), reason: reason.into() };
@@ -235,6 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let flushed = timeout(SEND_WITHIN, self.socket.flush()).await;
         matches!(flushed, Ok(Ok(()))).then_some(()).ok_or(Ended)?;
+        self.traffic_at = Instant::now();
         self.playing = Playing::Next(index, due);
         self.finish(&replay, index);
         Ok(())
@@ -246,6 +261,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.desk.tally.replays_finished.fetch_add(1, Relaxed);
         }
     }
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What no parser should fall over, and no price should come of: texts that are not JSON, JSON that is

@@ -23,7 +23,6 @@ pub(super) struct Coinbase {
     asked: bool,
     next_heartbeat_ms: u64,
     heartbeat_count: u64,
-    last_update_ms: u64,
 }
 
 impl Coinbase {
@@ -82,7 +81,6 @@ impl Protocol for Coinbase {
         match (member("type"), member("channel")) {
             ("subscribe", "market_trades") if !products.is_empty() => {
                 self.asked = true;
-                self.last_update_ms = context.elapsed_ms;
                 self.subscribe(&products, context);
             }
             ("subscribe", "heartbeats") => {
@@ -112,7 +110,6 @@ impl Protocol for Coinbase {
         let newest_first =
             trades.iter().rev().filter(|t| self.products.contains(&*t.symbol)).cloned().collect::<Vec<_>>();
         if !newest_first.is_empty() {
-            self.last_update_ms = context.elapsed_ms;
             self.trades_event("update", &newest_first, context);
         }
     }
@@ -120,8 +117,7 @@ impl Protocol for Coinbase {
     fn ticked(&mut self, context: &mut Context<'_>) {
         if !self.asked && context.elapsed_ms >= SUBSCRIBE_DEADLINE_MS {
             context.out.push(Outgoing::Close(1008, "no subscription received"));
-        } else if self.asked && !self.heartbeats && context.elapsed_ms - self.last_update_ms >= SILENCE_MS_MAX
-        {
+        } else if self.asked && !self.heartbeats && context.idle_ms >= SILENCE_MS_MAX {
             context.out.push(Outgoing::Close(1000, "no updates"));
         }
         if self.heartbeats && context.elapsed_ms >= self.next_heartbeat_ms {
@@ -220,6 +216,16 @@ mod tests {
         assert!(beats[0]["events"][0]["current_time"].as_str().unwrap().contains(" +0000 UTC m=+"));
         bench.heartbeats = false;
         assert!(bench.wait_until(6_000).is_empty());
+    }
+
+    #[test]
+    fn a_subscription_without_updates_or_heartbeats_is_closed() {
+        let mut bench = Bench::new(Exchange::Coinbase);
+        bench.send(r#"{"type":"subscribe","product_ids":["BTC-USD"],"channel":"market_trades"}"#);
+        bench.wait_until(60_000);
+        bench.trade_twice("BTC-USD");
+        assert!(bench.wait_until(149_900).is_empty());
+        assert!(matches!(bench.wait_until(150_000).as_slice(), [Outgoing::Close(1000, _)]));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) struct Context<'a> {
     pub(super) now_ns: u64,
     /// Time since the connection opened, in milliseconds.
     pub(super) elapsed_ms: u64,
+    /// Time since a text frame went either way, in milliseconds.
+    pub(super) idle_ms: u64,
     /// The exchange's symbols.
     pub(super) market: &'a mut Market,
     /// Whether old trades are sent after subscribing: not while a recording is replayed.
@@ -64,6 +66,7 @@ impl<'a> Context<'a> {
         Self {
             now_ns,
             elapsed_ms,
+            idle_ms: 0,
             market,
             snapshots: true,
             heartbeats: true,
@@ -199,6 +202,7 @@ pub(super) mod testing {
         pub(in super::super) elapsed_ms: u64,
         pub(in super::super) heartbeats: bool,
         pub(in super::super) pings_answered: u64,
+        traffic_at_ms: u64,
     }
 
     impl Bench {
@@ -209,6 +213,7 @@ pub(super) mod testing {
                 elapsed_ms: 0,
                 heartbeats: true,
                 pings_answered: 0,
+                traffic_at_ms: 0,
             }
         }
 
@@ -216,8 +221,12 @@ pub(super) mod testing {
             let now_ns = NOW_NS + self.elapsed_ms * 1_000_000;
             let mut context = Context::new(now_ns, self.elapsed_ms, &mut self.market);
             context.heartbeats = self.heartbeats;
+            context.idle_ms = self.elapsed_ms - self.traffic_at_ms;
             act(&mut *self.protocol, &mut context);
             self.pings_answered += context.pings_answered;
+            if context.out.iter().any(|outgoing| matches!(outgoing, Outgoing::Text(_))) {
+                self.traffic_at_ms = self.elapsed_ms;
+            }
             context.out
         }
 
@@ -230,6 +239,7 @@ pub(super) mod testing {
         }
 
         pub(in super::super) fn send_raw(&mut self, text: &str) -> Vec<Outgoing> {
+            self.traffic_at_ms = self.elapsed_ms;
             self.with(|protocol, context| protocol.received(text, context))
         }
 

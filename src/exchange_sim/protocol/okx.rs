@@ -14,12 +14,11 @@ const SILENCE_MS_MAX: u64 = 30_000;
 pub(super) struct Okx {
     connection: u64,
     instruments: BTreeSet<String>,
-    last_traffic_ms: u64,
 }
 
 impl Okx {
     pub(super) fn new(connection: u64) -> Self {
-        Self { connection, instruments: BTreeSet::new(), last_traffic_ms: 0 }
+        Self { connection, instruments: BTreeSet::new() }
     }
 
     fn connection_id(&self) -> String {
@@ -37,7 +36,6 @@ impl Okx {
 
 impl Protocol for Okx {
     fn received(&mut self, text: &str, context: &mut Context<'_>) {
-        self.last_traffic_ms = context.elapsed_ms;
         if text == "ping" {
             return context.pong("pong".to_owned());
         }
@@ -77,7 +75,6 @@ impl Protocol for Okx {
 
     fn traded(&mut self, trades: &[Trade], context: &mut Context<'_>) {
         for trade in trades.iter().filter(|trade| self.instruments.contains(&*trade.symbol)) {
-            self.last_traffic_ms = context.elapsed_ms;
             context.send(format!(
                 r#"{{"arg":{{"channel":"trades","instId":"{symbol}"}},"data":[{{"instId":"{symbol}","tradeId":"{}","px":{},"sz":"{}","side":"{}","ts":"{}","count":"1","source":"0","seqId":{}}}]}}"#,
                 trade.id,
@@ -92,7 +89,7 @@ impl Protocol for Okx {
     }
 
     fn ticked(&mut self, context: &mut Context<'_>) {
-        if context.elapsed_ms - self.last_traffic_ms >= SILENCE_MS_MAX {
+        if context.idle_ms >= SILENCE_MS_MAX {
             context.out.push(Outgoing::Close(4004, "No data received in 30s"));
         }
     }
