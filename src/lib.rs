@@ -34,3 +34,5 @@ pub mod exchange_sim;
 pub mod load;
 
 pub mod config;
+
+pub mod appliance;

@@ -161,10 +161,10 @@ fn a_taken_port_is_an_error_with_its_cure() {
     let address = taken.local_addr().unwrap();
     let error = bind(address, "--health-port").unwrap_err();
     assert!(error.to_string().starts_with(&format!("TCP {address} cannot be opened: ")), "{error}");
-    assert!(error.cure().contains("another by --health-port") && !error.is_missing_address());
+    assert!(error.cure().contains("another by --health-port"));
     // Never given to a machine: documentation's own network.
     let error = bind((Ipv4Addr::new(192, 0, 2, 1), 0).into(), "--health-port").unwrap_err();
-    assert!(error.is_missing_address() && error.cure().contains("--listen"), "{error}");
+    assert!(error.cure().contains("--listen"), "{error}");
     if let Ok(six) = bind((Ipv6Addr::UNSPECIFIED, 0).into(), "--health-port") {
         bind((Ipv4Addr::UNSPECIFIED, six.local_addr().unwrap().port()).into(), "--health-port").unwrap();
     }

@@ -81,9 +81,10 @@ impl Served {
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
         let patience = std::time::Duration::from_secs(60);
         loop {
-            let line = told.recv_timeout(patience).expect("the address of the health port is logged");
-            if let Some((_, address)) = line.split_once("health and metrics address=") {
-                return (served, address.trim().parse().unwrap());
+            let line = told.recv_timeout(patience).expect("the address of the health port is shown");
+            if let Some((_, addresses)) = line.split_once("; health ") {
+                let first = addresses.split(", ").next().unwrap();
+                return (served, first.parse().unwrap());
             }
         }
     }

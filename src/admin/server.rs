@@ -65,13 +65,6 @@ impl BindError {
             _ => format!("choose another address by --listen or another port by {}", self.setting),
         }
     }
-
-    /// Whether this machine does not have the address, as `::1` where IPv6 is switched off.
-    #[must_use]
-    pub fn is_missing_address(&self) -> bool {
-        self.cause.kind() == io::ErrorKind::AddrNotAvailable
-            || self.cause.raw_os_error() == Some(libc::EAFNOSUPPORT)
-    }
 }
 
 impl fmt::Display for BindError {

@@ -1,11 +1,11 @@
 //! `beast feeds list`: the exchanges' rows as they are in force.
 
+use beast::appliance::{FeedSetup, feed_setup};
 use beast::feed::Row;
-use beast::feed::data::FeedData;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Outcome, SettingsArgs, feed_data, print};
+use super::{Failure, Outcome, SettingsArgs, print};
 
 /// Arguments of `beast feeds`.
 #[derive(Debug, Args)]
@@ -30,17 +30,21 @@ enum FeedsCommand {
 /// Carries out `beast feeds`.
 pub(crate) fn run(args: &FeedsArgs) -> Outcome {
     let FeedsCommand::List { json, settings } = &args.command;
-    let data = feed_data::load(&settings.load()?.config)?;
+    let data = feed_setup(&settings.load()?.config, None).map_err(|error| {
+        let cure = "correct [feeds.…] or [assets.…] of the configuration; beast config print shows where each \
+                    value came from";
+        Failure::usage(error.to_string(), cure)
+    })?;
     Ok(print(&if *json { as_json(&data) } else { as_table(&data) })?)
 }
 
 /// Assets that an exchange prices, as the first choice or as a further one.
-fn assets(data: &FeedData, row: &Row) -> usize {
+fn assets(data: &FeedSetup, row: &Row) -> usize {
     let exchange = data.catalogue.exchange_named(&row.name).map(|exchange| exchange.id);
     data.catalogue.listings().iter().filter(|listing| Some(listing.exchange) == exchange).count()
 }
 
-fn as_json(data: &FeedData) -> String {
+fn as_json(data: &FeedSetup) -> String {
     let rows = data.rows.iter().map(|row| {
         json!({
             "number": row.number,
@@ -55,7 +59,7 @@ fn as_json(data: &FeedData) -> String {
     format!("{:#}\n", json!({"feeds": rows.collect::<Vec<_>>(), "notes": data.notes}))
 }
 
-fn as_table(data: &FeedData) -> String {
+fn as_table(data: &FeedSetup) -> String {
     let head = ["NO", "NAME", "ON", "ASSETS", "DEAD AFTER", "URL", "REST"].map(str::to_owned);
     let rows = data.rows.iter().map(|row| {
         [
@@ -90,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_row_is_listed_with_its_assets() {
-        let data = feed_data::load(&Config::default()).unwrap();
+        let data = feed_setup(&Config::default(), None).unwrap();
         let text = as_table(&data);
         assert_eq!(text.lines().filter(|line| !line.starts_with("note: ")).count(), data.rows.len() + 1);
         let json: serde_json::Value = serde_json::from_str(&as_json(&data)).unwrap();

@@ -3,9 +3,7 @@
 
 mod config;
 mod exchange_sim;
-mod feed_data;
 mod feeds;
-mod health;
 mod keys;
 mod leave;
 mod listen;

@@ -1,19 +1,21 @@
-//! `beast serve`: puts the rooms together and runs them until the process is told to leave.
+//! `beast serve`: start, say what came of it, wait to be told to leave.
 
-use std::io::{self, IsTerminal as _};
-use std::sync::Arc;
-use std::time::Duration;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use beast::admin::{self, Facts};
-use beast::config::{Effective, LogLevel};
+use beast::account::Token;
+use beast::admin::Stage;
+use beast::appliance::{Appliance, StartError};
+use beast::config::{Config, LogLevel};
+use beast::store::write_first_key;
 use beast::time::{Clock as _, RealClock};
 use clap::Args;
-use tokio::sync::watch;
-use tracing::info;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::leave::LeaveSignals;
-use super::{Failure, Outcome, SettingsArgs, health, listen};
+use super::{Failure, Outcome, SettingsArgs, listen};
 
 /// Arguments of `beast serve`.
 #[derive(Debug, Args)]
@@ -22,55 +24,93 @@ pub(crate) struct ServeArgs {
     settings: SettingsArgs,
 }
 
-/// Carries out `beast serve`. Returns once the process may end.
+/// How often the start's progress is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long progress is shown before the rest is left to `/ready`.
+const SHOW_MAX: Duration = Duration::from_secs(30);
+
+/// Carries out `beast serve`; returns once the process has left its post.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let effective = args.settings.load()?;
     start_log(effective.config.log);
+    let config = Config { listen: listen::addresses(&effective)?, ..effective.config };
+    leave_no_half();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| system("the back office's runtime cannot be started", &error))?;
-    Ok(runtime.block_on(back_office(&effective))?)
-}
-
-async fn back_office(effective: &Effective) -> Result<(), Failure> {
-    let config = &effective.config;
-    let mut signals = LeaveSignals::catch().map_err(|error| system("signals cannot be caught", &error))?;
-    let addresses = listen::addresses(effective)?;
-    let facts =
-        Facts::new(RealClock.now(), env!("CARGO_PKG_VERSION"), Duration::from_secs(config.shard_stall_s));
-    let listeners = health::open(config, &addresses)?;
-    for listener in &listeners {
-        if let Ok(address) = listener.local_addr() {
-            info!(%address, "health and metrics");
+        .map_err(|e| Failure::runtime(format!("no runtime: {e}"), "raise the limits of the process"))?;
+    // Installed before the start, so that nobody who asks us to leave early is ignored.
+    let mut signals = runtime
+        .block_on(async { LeaveSignals::catch() })
+        .map_err(|e| Failure::runtime(format!("signals cannot be caught: {e}"), "see ulimit -a"))?;
+    let started = Instant::now();
+    let terminal = io::stderr().is_terminal();
+    let mut key_file = None;
+    let appliance = Appliance::start(&config, |token| {
+        if !terminal {
+            key_file = Some(write_first_key(&config.data_dir, token)?);
+        }
+        Ok(())
+    })
+    .map_err(|StartError { what, cure }| Failure::runtime(what, cure))?;
+    let stage = |name: &str, text: String| say(&format!("{name:<8} {text}"));
+    stage("engine", format!("{}: {}", appliance.engine.engine.name(), appliance.engine.why));
+    stage("threads", appliance.topology.to_string());
+    stage("store", format!("{}, start {}", config.data_dir.display(), appliance.epoch));
+    stage("listen", listening(&appliance));
+    for note in &appliance.notes {
+        stage("note", note.clone());
+    }
+    if let Some(token) = &appliance.first_key {
+        introduce(token, key_file, &config, &appliance);
+    }
+    runtime.block_on(async {
+        tokio::select! {
+            () = watch_start(&appliance, started) => {}
+            _ = signals.next() => return,
+        }
+        tokio::select! {
+            () = watch_threads(&appliance) => say("error: a shard has ended by itself; the process leaves"),
+            _ = signals.next() => {}
+        }
+    });
+    say("leaving  finishing what is in flight; once more to leave at once");
+    let whole = appliance.is_whole();
+    let left = std::thread::spawn(move || appliance.leave());
+    runtime.block_on(async {
+        let done = async {
+            while !left.is_finished() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = done => {}
+            () = signals.end_at_once() => {}
+        }
+    });
+    let result = left.join().unwrap_or_else(|_| Err(io::Error::other("leaving panicked")));
+    match result {
+        Ok(()) if whole => Ok(()),
+        Ok(()) => Err(Failure::runtime("a shard has ended by itself", "see the lines above").into()),
+        Err(e) => {
+            Err(Failure::runtime(format!("a shard ended with: {e}"), "report this with the lines above")
+                .into())
         }
     }
-    let (stop, stopped) = watch::channel(false);
-    let admin = tokio::spawn(admin::serve(listeners, Arc::clone(&facts), stopped));
-
-    signals.next().await;
-    info!("leaving; a second signal ends the process at once");
-    facts.leave();
-    tokio::spawn(signals.end_at_once());
-    // The health ports close last, so that who asks is told "leaving" until the end.
-    let _ = stop.send(true);
-    match admin.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(system("the health ports failed", &error)),
-        Err(error) => Err(system("the health ports failed", &io::Error::other(error))),
-    }
 }
 
-/// A refusal of the system that no setting explains.
-fn system(what: &str, error: &io::Error) -> Failure {
-    Failure::runtime(
-        format!("{what}: {error}"),
-        "see the limits of the process (`ulimit -a`) and of the machine (`dmesg`)",
-    )
+/// A panic anywhere ends the process: half a server is worse than none.
+fn leave_no_half() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        usual(info);
+        std::process::exit(101);
+    }));
 }
 
 fn start_log(level: LogLevel) {
-    let level = match level {
+    let filter = match level {
         LogLevel::Off => LevelFilter::OFF,
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -78,7 +118,96 @@ fn start_log(level: LogLevel) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // Fails only when a log was started before, which is as good.
-    let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(io::stderr().is_terminal());
-    let _ = log.with_writer(io::stderr).try_init();
+    let terminal = io::stderr().is_terminal();
+    // A second subscriber only in tests that start twice in one process.
+    let _already = tracing_subscriber::fmt()
+        .with_max_level(filter)
+        .with_ansi(terminal)
+        .with_target(false)
+        .with_writer(io::stderr)
+        .try_init();
+}
+
+/// One line for the operator. A closed standard error is no reason to stop answering.
+fn say(line: &str) {
+    let _closed = writeln!(io::stderr(), "{line}");
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn listening(appliance: &Appliance) -> String {
+    let at = &appliance.addresses;
+    format!("UDP {}; HTTP {}; health {}", list(&at.udp), list(&at.http), list(&at.health))
+}
+
+/// Shows the first key, or where it lies, and how to use it.
+fn introduce(token: &Token, file: Option<PathBuf>, config: &Config, appliance: &Appliance) {
+    let key = match &file {
+        None => {
+            say(&format!("key      {}  (shown this once; beast keys add makes more)", token.reveal()));
+            token.reveal()
+        }
+        Some(path) => {
+            say(&format!("key      made and written to {}, mode 0600", path.display()));
+            format!("$(cat {})", config.data_dir.join("first-key").display())
+        }
+    };
+    let reachable = |address: &SocketAddr| match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("127.0.0.1:{}", v4.port()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("[::1]:{}", v6.port()),
+        _ => address.to_string(),
+    };
+    if let Some(http) = appliance.addresses.http.first() {
+        let at = reachable(http);
+        say(&format!("try      curl -H \"X-API-Key: {key}\" 'http://{at}/price?asset=BTC'"));
+    }
+    if let Some(udp) = appliance.addresses.udp.first() {
+        let at = reachable(udp);
+        let (host, port) = at.rsplit_once(':').unwrap_or((&at, "2679"));
+        let host = host.trim_matches(['[', ']']);
+        say(&format!(
+            "try      bash -c 'exec 3<>/dev/udp/{host}/{port}; printf \"{{\\\"api_key\\\":\\\"%s\\\",\\\"asset\\\":\\\"BTC\\\"}}\" \"$0\" >&3; timeout 1 cat <&3' \"{key}\""
+        ));
+    }
+}
+
+/// Shows how feeds and assets come up, until the process is ready.
+async fn watch_start(appliance: &Appliance, started: Instant) {
+    let mut shown: Vec<(&'static str, u32)> = Vec::new();
+    while started.elapsed() < SHOW_MAX {
+        let ready = appliance.facts.unready(RealClock.now().mono).is_empty();
+        for Stage { name, done, total, .. } in appliance.facts.stages() {
+            let known = shown.iter_mut().find(|(stage, _)| *stage == name);
+            let whole = done == total && total > 0;
+            match known {
+                Some((_, last)) if *last == done => continue,
+                Some((_, last)) => *last = done,
+                None => shown.push((name, done)),
+            }
+            if whole || (ready && done > 0) {
+                say(&format!("{name:<8} {done}/{total}"));
+            }
+        }
+        if ready {
+            say(&format!("ready    after {:.2} s", started.elapsed().as_secs_f64()));
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let reasons: Vec<String> = appliance
+        .facts
+        .unready(RealClock.now().mono)
+        .into_iter()
+        .map(|reason| format!("{}: {}", reason.what, reason.detail))
+        .collect();
+    say(&format!("waiting  not ready yet ({}); /ready tells how it goes on", reasons.join("; ")));
+}
+
+/// Returns when a shard has ended without being told to.
+async fn watch_threads(appliance: &Appliance) {
+    while appliance.is_whole() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }

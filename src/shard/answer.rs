@@ -53,8 +53,9 @@ pub enum Verdict {
 
 /// Whom to ask for a price that no feed has.
 pub trait AskRest {
-    /// Asks for a listing's price by REST; `false` when nobody can be asked just now.
-    fn ask(&mut self, listing: ListingId) -> bool;
+    /// Asks for a listing's price by REST; `false` when nobody can be asked just now. Unless it must
+    /// be `exact`ly this listing, another one of the asset may answer in its place.
+    fn ask(&mut self, listing: ListingId, exact: bool) -> bool;
 }
 
 /// Asks nobody: what is stale is refused at once.
@@ -62,7 +63,7 @@ pub trait AskRest {
 pub struct NoRest;
 
 impl AskRest for NoRest {
-    fn ask(&mut self, _: ListingId) -> bool {
+    fn ask(&mut self, _: ListingId, _: bool) -> bool {
         false
     }
 }
@@ -78,8 +79,8 @@ pub struct Answerer {
     segment: Segment,
     budget: ReplyBudget,
     rest: Box<dyn AskRest + Send>,
-    /// Listings that REST was asked about and has not answered for.
-    asked: Vec<Option<MonoNs>>,
+    /// Where each listing stands with REST.
+    asked: Vec<Asked>,
     /// Room for the body of a multi-asset HTTP answer.
     scratch: Box<[u8]>,
     /// Bodies that change only with the catalogue.
@@ -98,6 +99,21 @@ pub struct ShardSecrets {
 
 /// How long an asked listing is not asked about again when no answer comes.
 const ASK_AGAIN_NS: u64 = 2_000_000_000;
+
+/// How long a listing that REST had no price for is not asked about again: a broken exchange must
+/// not be asked by every request.
+const FAILED_NS: u64 = 1_000_000_000;
+
+/// Where a listing stands with REST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// Nothing is under way.
+    No,
+    /// It was asked about; an answer may come until then.
+    Until(MonoNs),
+    /// REST had no price; not asked again until then.
+    Failed(MonoNs),
+}
 
 /// Names of an asset together with what the board says.
 enum Found<'a> {
@@ -130,7 +146,7 @@ impl Answerer {
             segment,
             budget: ReplyBudget::new(secrets.budget),
             rest,
-            asked: vec![None; catalogue.listings().len()],
+            asked: vec![Asked::No; catalogue.listings().len()],
             scratch: vec![0; http::BODY_LEN_MAX].into(),
             assets_body: http::assets_body(&catalogue).into(),
             exchanges_body: http::exchanges_body(&catalogue).into(),
@@ -139,10 +155,11 @@ impl Answerer {
     }
 
     /// Takes in what the links hold. `settled` hears of each listing that has news.
-    pub fn drain(&mut self, inbox: &Inbox, mut settled: impl FnMut(ListingId, bool)) {
+    pub fn drain(&mut self, inbox: &Inbox, now: MonoNs, mut settled: impl FnMut(ListingId, bool)) {
         let asked = &mut self.asked;
         let Drained { applied, older } = inbox.drain(&mut self.board, |listing, found| {
-            asked[listing.index()] = None;
+            let failed = Asked::Failed(MonoNs(now.0.saturating_add(FAILED_NS)));
+            asked[listing.index()] = if found { Asked::No } else { failed };
             settled(listing, found);
         });
         self.counters.add(Counter::UpdateApplied, applied);
@@ -201,16 +218,26 @@ impl Answerer {
     }
 
     /// Asks REST about a stale listing, unless it was just asked. `true` when an answer may come.
-    fn ask(&mut self, listing: ListingId, now: Now) -> bool {
+    fn ask(&mut self, listing: ListingId, exact: bool, now: Now) -> bool {
         let asked = &mut self.asked[listing.index()];
-        if asked.is_some_and(|until| now.mono < until) {
-            return true;
+        match *asked {
+            Asked::Until(until) if now.mono < until => return true,
+            Asked::Failed(until) if now.mono < until => return false,
+            Asked::No | Asked::Until(_) | Asked::Failed(_) => {}
         }
-        if !self.rest.ask(listing) {
+        if !self.rest.ask(listing, exact) {
             return false;
         }
-        *asked = Some(MonoNs(now.mono.0.saturating_add(ASK_AGAIN_NS)));
+        *asked = Asked::Until(MonoNs(now.mono.0.saturating_add(ASK_AGAIN_NS)));
         true
+    }
+
+    /// How many assets have a fresh price.
+    #[must_use]
+    pub fn fresh_count(&self, now: MonoNs) -> usize {
+        let fresh =
+            |position: &usize| matches!(self.board.select(*position, None, now), Selection::Fresh { .. });
+        (0..self.catalogue.assets().len()).filter(fresh).count()
     }
 
     /// Writes down an answer; `None` when it cannot be accounted for and must not be sent.

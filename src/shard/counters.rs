@@ -107,6 +107,10 @@ counters! {
     UpdateApplied = "price_update_applied" "";
     /// Prices taken from links that were older than what was held.
     UpdateOlder = "price_update_older" "";
+    /// Assets that have a fresh price just now.
+    AssetsFresh = "asset_fresh" "";
+    /// Assets there are.
+    Assets = "asset_listed" "";
     /// Times the shard waited for the kernel.
     Parked = "shard_parked" "";
     /// Turns of the loop.

@@ -65,6 +65,7 @@ pub struct Shard {
     pub(super) refused_accepts: Vec<ListenerIndex>,
     late_room: Box<[u8; UDP_PAYLOAD_MAX]>,
     house_at: MonoNs,
+    fresh_at: MonoNs,
     pub(super) sweep_at: MonoNs,
     pub(super) leaving: Option<MonoNs>,
 }
@@ -79,6 +80,9 @@ pub(super) enum Rearm {
 
 /// How often the house is kept: counters published, messages read, deadlines looked at.
 const HOUSE_NS: u64 = 20_000_000;
+
+/// How often fresh assets are counted.
+const FRESH_NS: u64 = 100_000_000;
 
 /// How long an idle shard parks at most, so that links are drained and keys revoked in time.
 const PARK_NS: u64 = 100_000_000;
@@ -111,6 +115,7 @@ impl Shard {
             refused_accepts: Vec::new(),
             late_room: Box::new([0; UDP_PAYLOAD_MAX]),
             house_at: MonoNs(0),
+            fresh_at: MonoNs(0),
             sweep_at: MonoNs(0),
             leaving: None,
         }
@@ -271,7 +276,7 @@ impl Shard {
 
     fn drain_links<E: Engine>(&mut self, engine: &mut E, now: Now) {
         let (settled, waits) = (&mut self.settled, !self.waiting.is_empty());
-        self.answerer.drain(&self.inbox, |listing, found| {
+        self.answerer.drain(&self.inbox, now.mono, |listing, found| {
             if waits {
                 settled.push((listing, found));
             }
@@ -280,9 +285,17 @@ impl Shard {
             return;
         }
         let settled = std::mem::take(&mut self.settled);
-        let news = |listing: ListingId| settled.iter().rev().find(|(id, _)| *id == listing);
+        let catalogue = Arc::clone(self.answerer.catalogue());
+        // A price of any listing of the asset may help; only its own failure leaves no hope.
+        let news = |listing: ListingId| {
+            let asset = catalogue.listing(listing).asset;
+            let concerns = |(id, found): &&(ListingId, bool)| {
+                if *found { catalogue.listing(*id).asset == asset } else { *id == listing }
+            };
+            settled.iter().rev().find(concerns).map(|(_, found)| *found)
+        };
         for waiter in self.waiting.take(|w| news(w.listing).is_some()) {
-            let found = news(waiter.listing).is_some_and(|(_, found)| *found);
+            let found = news(waiter.listing).unwrap_or(false);
             self.wake(engine, now, waiter, if found { Attempt::Again } else { Attempt::Last });
         }
         self.settled = settled;
@@ -331,6 +344,13 @@ impl Shard {
         self.tick_guests(engine, now);
         self.sweep(engine, now);
         self.publisher.settle();
+        if now.mono >= self.fresh_at {
+            self.fresh_at = MonoNs(now.mono.0.saturating_add(FRESH_NS));
+            let fresh = self.answerer.fresh_count(now.mono) as u64;
+            let listed = self.answerer.catalogue().assets().len() as u64;
+            self.answerer.counters.set(Counter::AssetsFresh, fresh);
+            self.answerer.counters.set(Counter::Assets, listed);
+        }
         let drops = (0..self.options.udp).map(|i| engine.loss(UdpIndex(i)).dropped).sum();
         let (datagrams, conns) = self.waiting.counts();
         let counters = &mut self.answerer.counters;

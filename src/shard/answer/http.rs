@@ -182,7 +182,7 @@ impl Answerer {
             Found::Fresh(fresh) => fresh,
             Found::Unknown => return Err(UNKNOWN_ASSET),
             Found::Stale(listing) => {
-                if attempt != Attempt::Last && self.ask(listing, now) {
+                if attempt != Attempt::Last && self.ask(listing, source.is_some(), now) {
                     return Ok(HttpVerdict::Wait(listing));
                 }
                 return Err(STALE);
@@ -229,7 +229,7 @@ impl Answerer {
             };
             if let Found::Stale(listing) = self.find(Some(symbol), source, now)
                 && attempt != Attempt::Last
-                && self.ask(listing, now)
+                && self.ask(listing, source.is_some(), now)
             {
                 waits_for = waits_for.or(Some(listing));
             }

@@ -17,7 +17,7 @@ const LATER: MonoNs = MonoNs(2_000_000_000_000);
 struct AskEverything(bool);
 
 impl AskRest for AskEverything {
-    fn ask(&mut self, _: ListingId) -> bool {
+    fn ask(&mut self, _: ListingId, _: bool) -> bool {
         self.0
     }
 }

@@ -28,7 +28,8 @@ impl Answerer {
             self.counters.add(Counter::UdpReceived, 1);
         }
         if truncated || request.len() > UDP_PAYLOAD_MAX {
-            return self.refuse_stranger(now, peer, request, room, ErrorCode::BadRequest);
+            // In silence: it may be an answer, and what is too long to be read cannot be told apart.
+            return self.refuse_silently(ErrorCode::BadRequest);
         }
         if v2::looks_like(request) {
             self.datagram_v2(now, peer, request, room, attempt)
@@ -69,7 +70,7 @@ impl Answerer {
             Found::Fresh(fresh) => fresh,
             Found::Unknown => return self.refuse_v2(&caller, room, ErrorCode::UnknownAsset),
             Found::Stale(listing) => {
-                if attempt != Attempt::Last && self.ask(listing, now) {
+                if attempt != Attempt::Last && self.ask(listing, view.exchange().is_some(), now) {
                     return Verdict::Wait(listing);
                 }
                 return self.refuse_v2(&caller, room, ErrorCode::Stale);
@@ -117,7 +118,7 @@ impl Answerer {
             Found::Fresh(fresh) => fresh,
             Found::Unknown => return self.refuse_v1(room, len_max, ErrorCode::UnknownAsset, id),
             Found::Stale(listing) => {
-                if attempt != Attempt::Last && self.ask(listing, now) {
+                if attempt != Attempt::Last && self.ask(listing, source.is_some(), now) {
                     return Verdict::Wait(listing);
                 }
                 return self.refuse_v1(room, len_max, ErrorCode::Stale, id);
@@ -168,7 +169,7 @@ impl Answerer {
         for name in request.assets() {
             if let Found::Stale(listing) = self.find(Symbol::from_bytes(name), source, now)
                 && attempt != Attempt::Last
-                && self.ask(listing, now)
+                && self.ask(listing, source.is_some(), now)
             {
                 waits_for = waits_for.or(Some(listing));
             }

@@ -1,0 +1,205 @@
+//! The thread beside the shards: dials feeds, asks REST, watches the keys, serves health.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::Sender as Link;
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::feeds::{Dialer, Pace, Session, SessionStatus};
+use super::rest::{Ask, RestCounts, RestDesk};
+use crate::account::KeyTable;
+use crate::admin::{self, Facts, Feed, Kind, Stage};
+use crate::feed::Row;
+use crate::price::Catalogue;
+use crate::shard::{Control, Counter, Published};
+use crate::store::Store;
+
+/// How often the store is asked whether another process has changed the keys. A revoked key must
+/// stop within 2 s.
+const KEYS_EVERY: Duration = Duration::from_millis(500);
+
+/// How often what is shown about feeds and assets is brought up to date.
+const FACTS_EVERY: Duration = Duration::from_millis(50);
+
+/// Everything the back office works with.
+pub(super) struct BackOffice {
+    pub(super) store: Store,
+    pub(super) keys_version: u64,
+    pub(super) facts: Arc<Facts>,
+    pub(super) health: Vec<TcpListener>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) rows: Vec<Arc<Row>>,
+    pub(super) dialer: Dialer,
+    pub(super) desk: RestDesk,
+    pub(super) asks: Receiver<Ask>,
+    pub(super) prewarm: bool,
+    pub(super) published: Vec<Arc<Published>>,
+    pub(super) leaving: watch::Receiver<bool>,
+}
+
+impl BackOffice {
+    /// Works until the process leaves.
+    pub(super) async fn run(self) {
+        let mut tasks = JoinSet::new();
+        let mut leaving = self.leaving.clone();
+        let counts = Arc::clone(&self.desk.counts);
+        let statuses: Vec<_> = self
+            .sessions
+            .iter()
+            .map(|session| (Arc::clone(&session.row), Arc::clone(&session.status)))
+            .collect();
+        add_metrics(&self.facts, &statuses, &counts);
+        tasks.spawn(show_facts(Arc::clone(&self.facts), statuses, self.published));
+        tasks.spawn(watch_keys(self.store, self.keys_version, Arc::clone(&self.dialer.shards)));
+        if self.prewarm {
+            tasks.spawn(prewarm(Arc::clone(&self.catalogue), self.dialer.asks.clone()));
+        }
+        let paces: Vec<_> = self.rows.iter().map(|row| (row.number, Arc::new(Pace::default()))).collect();
+        for session in self.sessions {
+            let number = session.row.number;
+            if let Some((_, pace)) = paces.iter().find(|(row, _)| *row == number) {
+                tasks.spawn(self.dialer.clone().keep_up(session, Arc::clone(pace)));
+            }
+        }
+        tasks.spawn(self.desk.run(self.asks));
+        let health = admin::serve(self.health, Arc::clone(&self.facts), self.leaving);
+        let served = tokio::spawn(health);
+        // A sender that is gone means the same as leaving.
+        let _gone = leaving.wait_for(|leaving| *leaving).await;
+        tasks.abort_all();
+        if let Ok(Err(error)) = served.await {
+            tracing::error!("health and metrics are not served: {error}");
+        }
+    }
+}
+
+/// Hands new keys to every shard when another process has changed them.
+async fn watch_keys(store: Store, mut version: u64, shards: Arc<[Link<Control>]>) {
+    let mut every = tokio::time::interval(KEYS_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        // A few microseconds of SQLite, beside the answer path.
+        let now = match store.keys_version() {
+            Ok(now) if now == version => continue,
+            Ok(now) => now,
+            Err(error) => {
+                tracing::error!("the keys cannot be watched: {}; {}", error.what(), error.cure());
+                continue;
+            }
+        };
+        match store.load_keys() {
+            Ok(keys) => {
+                version = now;
+                for shard in shards.iter() {
+                    // A shard that is gone needs no keys.
+                    let _gone = shard.send(Control::Keys(Box::new(KeyTable::new(keys.clone()))));
+                }
+                tracing::info!(keys = keys.len(), "keys have changed");
+            }
+            Err(error) => {
+                tracing::error!("the keys cannot be read: {}; {}", error.what(), error.cure());
+            }
+        }
+    }
+}
+
+/// Asks REST once about every asset's preferred listing.
+async fn prewarm(catalogue: Arc<Catalogue>, asks: tokio::sync::mpsc::Sender<Ask>) {
+    for asset in catalogue.assets() {
+        let ask = Ask { listing: asset.listings[0], exact: false, urgent: false, live: None };
+        if asks.send(ask).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn show_facts(
+    facts: Arc<Facts>,
+    sessions: Vec<(Arc<Row>, Arc<SessionStatus>)>,
+    published: Vec<Arc<Published>>,
+) {
+    let mut every = tokio::time::interval(FACTS_EVERY);
+    loop {
+        every.tick().await;
+        let feeds = feeds(&sessions);
+        let up = feeds.iter().filter(|feed| feed.connected > 0).count();
+        let total = feeds.len();
+        facts.set_stage(Stage {
+            name: "feeds",
+            done: small(up as u64),
+            needed: small(u64::from(total > 0)),
+            total: small(total as u64),
+            detail: missing(&feeds),
+        });
+        facts.set_feeds(feeds);
+        let shard = |counter| published.iter().map(|p| p.read().value(counter)).min().unwrap_or(0);
+        let listed = shard(Counter::Assets);
+        facts.set_stage(Stage {
+            name: "assets",
+            done: small(shard(Counter::AssetsFresh)),
+            needed: small(listed.div_ceil(2).max(1)),
+            total: small(listed),
+            detail: "assets with a fresh price; half of them are enough to be ready".to_owned(),
+        });
+    }
+}
+
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn feeds(sessions: &[(Arc<Row>, Arc<SessionStatus>)]) -> Vec<Feed> {
+    let mut feeds: Vec<Feed> = Vec::new();
+    for (row, status) in sessions {
+        // Connected means upgraded and subscribing: a socket alone brings no price.
+        let live =
+            status.connected.load(Ordering::Relaxed) && status.connection.phase.load(Ordering::Relaxed) > 0;
+        let feed = match feeds.iter_mut().find(|feed| feed.exchange == row.name) {
+            Some(feed) => feed,
+            None => {
+                feeds.push(Feed { exchange: row.name.clone(), connected: 0, wanted: 0 });
+                let last = feeds.len() - 1;
+                &mut feeds[last]
+            }
+        };
+        feed.wanted += 1;
+        feed.connected += u32::from(live);
+    }
+    feeds
+}
+
+fn missing(feeds: &[Feed]) -> String {
+    let missing: Vec<&str> =
+        feeds.iter().filter(|f| f.connected < f.wanted).map(|f| f.exchange.as_str()).collect();
+    if missing.is_empty() {
+        "all exchanges are connected".to_owned()
+    } else {
+        format!("not connected: {}", missing.join(", "))
+    }
+}
+
+fn add_metrics(facts: &Facts, sessions: &[(Arc<Row>, Arc<SessionStatus>)], counts: &Arc<RestCounts>) {
+    let (sessions, counts) = (sessions.to_vec(), Arc::clone(counts));
+    facts.add_source(move |text| {
+        text.family("feed_trade_taken_total", "Trades taken from feeds.", Kind::Counter);
+        for (index, (row, status)) in sessions.iter().enumerate() {
+            let (session, trades) = (index.to_string(), status.connection.trades.load(Ordering::Relaxed));
+            text.sample(&[("exchange", &row.name), ("session", &session)], trades);
+        }
+        text.family("feed_dialled_total", "Connection attempts of feeds.", Kind::Counter);
+        for (index, (row, status)) in sessions.iter().enumerate() {
+            let (session, attempts) = (index.to_string(), status.attempts.load(Ordering::Relaxed));
+            text.sample(&[("exchange", &row.name), ("session", &session)], attempts);
+        }
+        text.family("rest_fetched_total", "Prices asked for by REST.", Kind::Counter);
+        text.sample(&[("outcome", "price")], counts.fetched.load(Ordering::Relaxed));
+        text.sample(&[("outcome", "failed")], counts.failed.load(Ordering::Relaxed));
+    });
+}

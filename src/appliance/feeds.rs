@@ -1,0 +1,189 @@
+//! Keeps feed connections up: plans which listings share one, dials, hands each to its shard, and
+//! dials again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::Sender as Link;
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio_rustls::TlsConnector;
+
+use super::rest::Ask;
+use super::secrets::random;
+use super::session::{EndKind, Ending, FeedGuest, Identity, Status};
+use crate::feed::{Backoff, Connection, Endpoint, Row};
+use crate::limits::FEED_SESSIONS_MAX;
+use crate::price::{Catalogue, ListingId, SessionId};
+use crate::shard::{Arrival, Control};
+use crate::time::{Clock as _, RealClock};
+
+/// Time for the TCP connection and the TLS handshake together.
+const DIAL_MAX: Duration = Duration::from_secs(10);
+
+/// A connection that is to be kept up.
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) row: Arc<Row>,
+    pub(super) listings: Vec<(String, ListingId)>,
+    pub(super) status: Arc<SessionStatus>,
+}
+
+/// How a session stands, for those who show it.
+#[derive(Debug, Default)]
+pub(super) struct SessionStatus {
+    pub(super) connected: AtomicBool,
+    pub(super) attempts: AtomicU32,
+    pub(super) connection: Arc<Status>,
+}
+
+/// Why sessions cannot be planned.
+pub(super) fn plan(rows: &[Arc<Row>], catalogue: &Catalogue) -> Result<Vec<Session>, String> {
+    let mut sessions = Vec::new();
+    for row in rows.iter().filter(|row| row.enabled) {
+        let id = row.id().map_err(|e| e.to_string())?;
+        let listed: Vec<_> = catalogue
+            .listings()
+            .iter()
+            .filter(|listing| listing.exchange == id)
+            .map(|listing| (listing.symbol.clone(), listing.id))
+            .collect();
+        for listings in listed.chunks(row.symbols_per_connection.max(1)) {
+            let id = SessionId::new(sessions.len()).map_err(|_| {
+                format!("more than {FEED_SESSIONS_MAX} feed connections; raise symbols_per_connection")
+            })?;
+            let listings = listings.to_vec();
+            sessions.push(Session { id, row: Arc::clone(row), listings, status: Arc::default() });
+        }
+    }
+    Ok(sessions)
+}
+
+/// What every session needs.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) asks: Sender<Ask>,
+    pub(super) shards: Arc<[Link<Control>]>,
+    pub(super) leaving: watch::Receiver<bool>,
+}
+
+/// Paces the dialling of one exchange.
+#[derive(Default)]
+pub(super) struct Pace(Mutex<Option<tokio::time::Instant>>);
+
+impl Pace {
+    async fn wait(&self, gap: Duration) {
+        let mut last = self.0.lock().await;
+        if let Some(last) = *last {
+            tokio::time::sleep_until(last + gap).await;
+        }
+        *last = Some(tokio::time::Instant::now());
+    }
+}
+
+impl Dialer {
+    /// Keeps a session up until the process leaves.
+    pub(super) async fn keep_up(self, session: Session, pace: Arc<Pace>) {
+        let mut leaving = self.leaving.clone();
+        tokio::select! {
+            () = self.dial_again_and_again(session, &pace) => {}
+            _ = leaving.wait_for(|leaving| *leaving) => {}
+        }
+    }
+
+    async fn dial_again_and_again(&self, session: Session, pace: &Pace) {
+        let name: Arc<str> = session.row.name.as_str().into();
+        let gap = Duration::from_millis(session.row.connect_gap_ms);
+        let mut backoff = Backoff::new();
+        let mut connection = 0;
+        loop {
+            pace.wait(gap).await;
+            connection += 1;
+            session.status.attempts.fetch_add(1, Ordering::Relaxed);
+            let ending = match self.dial(&session, &name, connection).await {
+                Err(why) => Ending { why, heard: None, kind: EndKind::Failed },
+                Ok(over) => {
+                    backoff.opened(RealClock.now().mono);
+                    session.status.connected.store(true, Ordering::Relaxed);
+                    let lost =
+                        Ending { why: "its shard is gone".into(), heard: None, kind: EndKind::Leaving };
+                    over.await.unwrap_or(lost)
+                }
+            };
+            session.status.connected.store(false, Ordering::Relaxed);
+            session.status.connection.phase.store(0, Ordering::Relaxed);
+            if let Some(heard) = ending.heard {
+                backoff.heard(heard);
+            }
+            match ending.kind {
+                EndKind::Leaving => return,
+                EndKind::AskedFor => {
+                    tracing::info!(feed = &*name, "reconnecting: {}", ending.why);
+                    continue;
+                }
+                EndKind::Failed => {}
+            }
+            let wait = backoff.failed(u64::from_le_bytes(random()));
+            tracing::warn!(
+                feed = &*name,
+                session = session.id.index(),
+                "{}; next attempt in {:.1} s",
+                ending.why,
+                wait.as_secs_f64()
+            );
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn dial(
+        &self,
+        session: &Session,
+        name: &Arc<str>,
+        connection: u32,
+    ) -> Result<oneshot::Receiver<Ending>, String> {
+        let url = &session.row.url;
+        let endpoint = Endpoint::parse(url).ok_or_else(|| format!("{url} is no ws:// or wss:// URL"))?;
+        let (socket, tls) = tokio::time::timeout(DIAL_MAX, connect(&endpoint, &self.tls))
+            .await
+            .map_err(|_| format!("{url}: no connection within {} s", DIAL_MAX.as_secs()))?
+            .map_err(|why| format!("{url}: {why}"))?;
+        let listings = session.listings.iter().map(|(symbol, id)| (symbol.as_str(), *id));
+        let state = Connection::new(Arc::clone(&session.row), listings, random(), RealClock.now())
+            .map_err(|e| e.to_string())?;
+        let identity = Identity {
+            session: session.id,
+            connection,
+            dead_after: Duration::from_secs(session.row.dead_after_s),
+        };
+        let (over, is_over) = oneshot::channel();
+        let status = Arc::clone(&session.status.connection);
+        let guest = FeedGuest::new(identity, Arc::clone(name), state, tls, self.asks.clone(), over, status);
+        let socket = socket.into_std().map_err(|e| e.to_string())?;
+        let arrival = Arrival { socket: socket.into(), guest: Box::new(guest) };
+        let shard = &self.shards[session.id.index() % self.shards.len()];
+        shard.send(Control::Guest(arrival)).map_err(|_| "its shard is gone".to_owned())?;
+        Ok(is_over)
+    }
+}
+
+/// Opens the byte stream: TCP, and TLS where the endpoint wants it.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<(TcpStream, Option<ClientConnection>), String> {
+    let address = (endpoint.host.as_str(), endpoint.port);
+    let socket = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    socket.set_nodelay(true).map_err(|e| e.to_string())?;
+    if !endpoint.secure {
+        return Ok((socket, None));
+    }
+    let name = ServerName::try_from(endpoint.host.clone()).map_err(|e| e.to_string())?;
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await;
+    let (socket, state) = stream.map_err(|e| format!("TLS: {e}"))?.into_inner();
+    Ok((socket, Some(state)))
+}

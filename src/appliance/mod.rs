@@ -1,0 +1,23 @@
+//! The whole process put together: from a configuration to threads that answer, and back to
+//! nothing. This is where the rooms meet, so it may name them all.
+//!
+//! ```text
+//!  config ─► topology ─► sockets ─► shards (pinned threads) ◄── links ── sessions on the shards
+//!     │                                ▲   ▲                                ▲
+//!     └─► store ─► keys, every 500 ms ─┘   └─ links ── REST desk ◄── asks ──┘ dialled here
+//!                     back office: one tokio runtime on a thread of its own
+//! ```
+
+mod backoffice;
+mod feed_setup;
+mod feeds;
+mod rest;
+mod secrets;
+mod session;
+mod shards;
+mod start;
+mod topology;
+
+pub use feed_setup::{FeedSetup, SetupError, feed_setup};
+pub use start::{Addresses, Appliance, StartError};
+pub use topology::Topology;

@@ -1,0 +1,121 @@
+//! Opens the sockets and starts the threads that answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
+
+use super::topology::Topology;
+use crate::engine::probe::Chosen;
+use crate::engine::{PortableEngine, Sockets, UringEngine, UringOptions, run_on_glommio, run_on_thread};
+use crate::shard::Shard;
+use crate::sys::net::{open_tcp, open_udp, socket_buffers};
+use crate::time::RealClock;
+
+/// Connections the kernel may have completed and not yet handed over, per listener.
+const BACKLOG: i32 = 4_096;
+
+/// Times another free port is tried when port 0 was asked for and an address already has the port
+/// that the first one got.
+const PORT_TRIES: usize = 16;
+
+/// What every shard opens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Listening {
+    pub(super) udp: Vec<SocketAddr>,
+    pub(super) http: Vec<SocketAddr>,
+}
+
+/// Opens the sockets of all shards. Returns those of each shard and the addresses they share.
+pub(super) fn open_sockets(
+    topology: &Topology,
+    udp_port: u16,
+    http_port: u16,
+    buffer_bytes: usize,
+) -> io::Result<(Vec<Sockets>, Listening)> {
+    let open = |address: SocketAddr| open_udp(address, buffer_bytes).and_then(|s| s.local_addr());
+    let udp = usable(topology, udp_port, open)?;
+    let http = usable(topology, http_port, |address| open_tcp(address, 1).and_then(|s| s.local_addr()))?;
+    let mut all = Vec::new();
+    for _ in &topology.shards {
+        let mut sockets = Sockets::default();
+        for address in &udp {
+            sockets.udp.push(open_udp(*address, buffer_bytes)?);
+        }
+        for address in &http {
+            sockets.tcp.push(open_tcp(*address, BACKLOG)?);
+        }
+        all.push(sockets);
+    }
+    Ok((all, Listening { udp, http }))
+}
+
+/// The addresses to open, all with one port. `open` opens one for a moment and says which
+/// port it got.
+fn usable(
+    topology: &Topology,
+    port: u16,
+    open: impl Fn(SocketAddr) -> io::Result<SocketAddr>,
+) -> io::Result<Vec<SocketAddr>> {
+    let mut last = io::Error::other("no address to listen on; name one with --listen");
+    for _ in 0..PORT_TRIES {
+        let (mut port_now, mut opened, mut taken) = (port, Vec::new(), false);
+        for address in topology.addresses(port) {
+            match open(SocketAddr::new(address.ip(), port_now)) {
+                Ok(address) => {
+                    port_now = address.port();
+                    opened.push(address);
+                }
+                Err(e) if port == 0 && e.kind() == io::ErrorKind::AddrInUse => {
+                    taken = true;
+                    last = e;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        if !taken {
+            return Ok(opened);
+        }
+    }
+    Err(last)
+}
+
+/// What the operator should know about the buffers that the kernel gave.
+pub(super) fn buffer_warning(sockets: &[Sockets], wanted: usize) -> Option<String> {
+    let first = sockets.first()?.udp.first()?;
+    let got = socket_buffers(first).ok()?;
+    // The kernel reports twice what it lets a program use.
+    let (receive, send) = (got.receive / 2, got.send / 2);
+    if receive >= wanted && send >= wanted {
+        return None;
+    }
+    Some(format!(
+        "the kernel gives UDP sockets {receive} bytes to receive and {send} to send, {wanted} were asked \
+         for; bursts beyond that are dropped. Run as root: sysctl -w net.core.rmem_max={wanted} \
+         net.core.wmem_max={wanted}, or give the process CAP_NET_ADMIN"
+    ))
+}
+
+/// Runs a shard on a thread of its own.
+pub(super) fn spawn(
+    engine: Chosen,
+    cpu: Option<usize>,
+    name: &str,
+    mut shard: Shard,
+    sockets: Sockets,
+    connections_max: usize,
+) -> io::Result<JoinHandle<io::Result<io::Result<()>>>> {
+    match engine {
+        Chosen::Uring => {
+            let connections_max = u32::try_from(connections_max).unwrap_or(u32::MAX);
+            let options = UringOptions { connections_max, ..UringOptions::default() };
+            run_on_glommio(cpu, name, move || async move {
+                let mut engine = UringEngine::new(sockets, options)?;
+                shard.run(&mut engine, &RealClock).await
+            })
+        }
+        Chosen::Portable => run_on_thread(cpu, name, move || async move {
+            let mut engine = PortableEngine::new(sockets, connections_max)?;
+            shard.run(&mut engine, &RealClock).await
+        }),
+    }
+}

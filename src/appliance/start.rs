@@ -1,0 +1,408 @@
+//! Starting and leaving.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, watch};
+
+use super::backoffice::BackOffice;
+use super::feed_setup::{FeedSetup, feed_setup};
+use super::feeds::{self, Dialer};
+use super::rest::{QUEUE_LEN, RestAsker, RestCounts, RestDesk};
+use super::secrets::random;
+use super::shards::{self, Listening};
+use super::topology::Topology;
+use crate::account::{KeyTable, Token};
+use crate::admin::{self, Facts};
+use crate::config::{Config, IoChoice, Role};
+use crate::engine::Sockets;
+use crate::engine::probe::{self, Choice, Chosen, Io};
+use crate::exchange_sim::{Sim, SimOptions};
+use crate::ledger::Segment;
+use crate::price::Catalogue;
+use crate::shard::{
+    Answerer, AskRest, Control, Inbox, LINK_LEN, NoRest, Options, Published, Publisher, Shard, ShardSecrets,
+    Update, links,
+};
+use crate::store::{Store, StoreError};
+use crate::time::{Clock as _, Now, RealClock};
+
+/// Why a process did not start, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError {
+    /// What was found and what is needed.
+    pub what: String,
+    /// What to do about it.
+    pub cure: String,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.cure)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl StartError {
+    fn new(what: impl fmt::Display, cure: &str) -> Self {
+        Self { what: what.to_string(), cure: cure.to_owned() }
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self { what: error.what(), cure: error.cure() }
+    }
+}
+
+/// Where a running process listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// The UDP protocols.
+    pub udp: Vec<SocketAddr>,
+    /// HTTP.
+    pub http: Vec<SocketAddr>,
+    /// Health and metrics.
+    pub health: Vec<SocketAddr>,
+}
+
+/// A running process.
+pub struct Appliance {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// Its engine and why.
+    pub engine: Choice,
+    /// Its threads.
+    pub topology: Topology,
+    /// What it knows about itself.
+    pub facts: Arc<Facts>,
+    /// Which start of its data folder this is.
+    pub epoch: u32,
+    /// The key that was made because there never was one.
+    pub first_key: Option<Token>,
+    /// Things the operator should know.
+    pub notes: Vec<String>,
+    /// The simulated exchanges, with `sim`.
+    pub sim: Option<Sim>,
+    /// The counters of each shard.
+    pub published: Vec<Arc<Published>>,
+    shards: Vec<JoinHandle<io::Result<io::Result<()>>>>,
+    controls: Arc<[Sender<Control>]>,
+    leaving: watch::Sender<bool>,
+    back_office: JoinHandle<()>,
+}
+
+/// The links of one shard: what it publishes with, and where its prices come from.
+type Wiring = (Publisher, Vec<Receiver<Update>>);
+
+impl Appliance {
+    /// Starts everything. `deliver` is given the first key, when one is made, before it counts.
+    ///
+    /// # Errors
+    /// What was found, what is needed and what to do.
+    pub fn start(
+        config: &Config,
+        deliver: impl FnOnce(&Token) -> Result<(), StoreError>,
+    ) -> Result<Self, StartError> {
+        let now = RealClock.now();
+        if matches!(config.role, Role::ReportServer | Role::WebhookServer) {
+            return Err(StartError::new(
+                "this role serves no prices, and prices are all there is to serve in this version",
+                "set SERVER_TYPE to APP_SERVER or APP_REPORT_SERVER",
+            ));
+        }
+        let engine = probe::choose(io_of(config.io))
+            .map_err(|e| StartError::new(e, "use --io auto or --io portable"))?;
+        let topology = Topology::plan(config, engine.engine)
+            .map_err(|e| StartError::new(format!("the processors are not known: {e}"), "see dmesg"))?;
+        let sim = start_sim(config)?;
+        let setup = feed_setup(config, sim.as_ref()).map_err(|e| {
+            StartError::new(e, "mend that setting; beast config print shows where each comes from")
+        })?;
+        let mut store = Store::open(&config.data_dir)?;
+        let first_key = store.first_key(deliver)?;
+        let epoch = store.next_epoch()?;
+        let keys_version = store.keys_version()?;
+        let keys = store.load_keys()?;
+        let (sockets, listening) =
+            shards::open_sockets(&topology, config.udp_port, config.http_port, config.socket_buffer_bytes)
+                .map_err(|e| {
+                    StartError::new(e, "beast serve --help shows the options for ports and addresses")
+                })?;
+        let mut notes = setup.notes.clone();
+        notes.extend(shards::buffer_warning(&sockets, config.socket_buffer_bytes));
+        let facts = Facts::new(now, env!("CARGO_PKG_VERSION"), Duration::from_secs(config.shard_stall_s));
+        facts.set_engine(engine.engine.name(), &engine.why);
+        let runtime = runtime()?;
+        let (health, health_addresses) = {
+            // These sockets belong to the runtime's reactor.
+            let _entered = runtime.enter();
+            open_health(config, &topology)?
+        };
+
+        let (asks, asked) = mpsc::channel(QUEUE_LEN);
+        let starter = Starter { config, setup: &setup, topology: &topology, epoch, keys: &keys, now };
+        let (running, desk_publisher) =
+            starter.start_shards(sockets, &facts, &|| Box::new(RestAsker(asks.clone())))?;
+        let tls = Arc::new(tls_config().map_err(|e| StartError::new(e, "report this"))?);
+        let (leaving, is_leaving) = watch::channel(false);
+        let sessions = feeds::plan(&setup.rows, &setup.catalogue)
+            .map_err(|e| StartError::new(e, "mend the rows of the feeds"))?;
+        let rows: Vec<_> = setup.rows.iter().filter(|row| row.enabled).map(Arc::clone).collect();
+        let office = BackOffice {
+            store,
+            keys_version,
+            facts: Arc::clone(&facts),
+            health,
+            catalogue: Arc::clone(&setup.catalogue),
+            sessions,
+            rows: rows.clone(),
+            dialer: Dialer {
+                tls: Arc::clone(&tls),
+                asks,
+                shards: Arc::clone(&running.guests),
+                leaving: is_leaving.clone(),
+            },
+            desk: RestDesk {
+                catalogue: Arc::clone(&setup.catalogue),
+                rows,
+                publisher: desk_publisher,
+                cache_ttl: Duration::from_secs(config.rest.cache_ttl_s),
+                counts: Arc::new(RestCounts::default()),
+                tls,
+            },
+            asks: asked,
+            prewarm: config.rest.prewarm,
+            published: running.published.clone(),
+            leaving: is_leaving,
+        };
+        let back_office = spawn_back_office(runtime, office)?;
+        let Listening { udp, http } = listening;
+        Ok(Self {
+            addresses: Addresses { udp, http, health: health_addresses },
+            engine,
+            topology,
+            facts,
+            epoch,
+            first_key,
+            notes,
+            sim,
+            published: running.published,
+            shards: running.threads,
+            controls: running.controls,
+            leaving,
+            back_office,
+        })
+    }
+
+    /// Whether all shards are still running.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.shards.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Finishes what is in flight and ends all threads, within the configured time.
+    ///
+    /// # Errors
+    /// The first error that a shard ended with.
+    pub fn leave(self) -> io::Result<()> {
+        self.facts.leave();
+        for control in self.controls.iter() {
+            // A shard that is gone has left already.
+            let _gone = control.send(Control::Stop);
+        }
+        let mut result = Ok(());
+        for thread in self.shards {
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a shard panicked")));
+            result = result.and(ended.and_then(|inner| inner));
+        }
+        // The receivers may be gone with the back office.
+        let _gone = self.leaving.send(true);
+        let ended = self.back_office.join();
+        drop(self.sim);
+        result.and(ended.map_err(|_| io::Error::other("the back office panicked")))
+    }
+}
+
+fn io_of(choice: IoChoice) -> Io {
+    match choice {
+        IoChoice::Auto => Io::Auto,
+        IoChoice::Uring => Io::Uring,
+        IoChoice::Portable => Io::Portable,
+    }
+}
+
+fn start_sim(config: &Config) -> Result<Option<Sim>, StartError> {
+    if !config.sim {
+        return Ok(None);
+    }
+    Sim::start(SimOptions::default()).map(Some).map_err(|e| StartError::new(e, "try again"))
+}
+
+fn open_health(
+    config: &Config,
+    topology: &Topology,
+) -> Result<(Vec<std::net::TcpListener>, Vec<SocketAddr>), StartError> {
+    let mut ports = vec![(config.health_port, "--health-port")];
+    if config.role == Role::AppReportServer {
+        ports.push((config.report_health_port, "BEAST_REPORT_HEALTH_PORT"));
+    }
+    let mut listeners = Vec::new();
+    for (port, setting) in ports {
+        for address in topology.addresses(port) {
+            match admin::bind(address, setting) {
+                Ok(listener) => listeners.push(listener),
+                Err(e) => return Err(StartError { what: e.to_string(), cure: e.cure() }),
+            }
+        }
+    }
+    let addresses = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    Ok((listeners, addresses))
+}
+
+/// What shards are made of.
+struct Starter<'a> {
+    config: &'a Config,
+    setup: &'a FeedSetup,
+    topology: &'a Topology,
+    epoch: u32,
+    keys: &'a [crate::account::Key],
+    now: Now,
+}
+
+struct Running {
+    threads: Vec<JoinHandle<io::Result<io::Result<()>>>>,
+    controls: Arc<[Sender<Control>]>,
+    /// Where feed connections are handed to.
+    guests: Arc<[Sender<Control>]>,
+    published: Vec<Arc<Published>>,
+}
+
+impl Starter<'_> {
+    /// Starts all shards, and the feed thread where there is a core for it. Returns the publisher
+    /// of the REST desk too, since it is wired like the others.
+    fn start_shards(
+        &self,
+        sockets: Vec<Sockets>,
+        facts: &Facts,
+        asker: &dyn Fn() -> Box<dyn AskRest + Send>,
+    ) -> Result<(Running, Publisher), StartError> {
+        let count = self.topology.shards.len();
+        let feed_threads = usize::from(self.topology.feed_core.is_some());
+        let (mut publishers, inboxes) = self.wire(count, count + feed_threads + 1);
+        let desk = publishers.pop().ok_or_else(|| StartError::new("no publisher", "report this"))?;
+        let (mut threads, mut controls, mut published) = (Vec::new(), Vec::new(), Vec::new());
+        let mut publishers = publishers.into_iter();
+        for (index, ((sockets, cpu), inbox)) in
+            sockets.into_iter().zip(&self.topology.shards).zip(inboxes).enumerate()
+        {
+            let Some(publisher) = publishers.next() else { break };
+            let counters = Published::new();
+            facts.add_shard(Arc::clone(&counters), self.now.mono);
+            let made = self.shard(index, publisher, inbox, &sockets, Arc::clone(&counters), asker());
+            threads.push(self.spawn(*cpu, &format!("shard-{index}"), made.0, sockets)?);
+            controls.push(made.1);
+            published.push(counters);
+        }
+        let mut guests: Arc<[Sender<Control>]> = controls.clone().into();
+        if let (Some(cpu), Some(publisher)) = (self.topology.feed_core, publishers.next()) {
+            // A shard without sockets: it looks after feeds and answers nobody.
+            let sockets = Sockets::default();
+            let (shard, control) =
+                self.shard(count, publisher, Vec::new(), &sockets, Published::new(), Box::new(NoRest));
+            threads.push(self.spawn(Some(cpu), "feeds", shard, sockets)?);
+            guests = vec![control.clone()].into();
+            controls.push(control);
+        }
+        Ok((Running { threads, controls: controls.into(), guests, published }, desk))
+    }
+
+    /// Links from every publisher to every shard.
+    fn wire(&self, shards: usize, publishers: usize) -> (Vec<Publisher>, Vec<Vec<Receiver<Update>>>) {
+        let catalogue: &Arc<Catalogue> = &self.setup.catalogue;
+        let mut inboxes: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+        let made = (0..publishers)
+            .map(|_| {
+                let (publisher, ends): Wiring = links(catalogue, shards, LINK_LEN);
+                for (inbox, end) in inboxes.iter_mut().zip(ends) {
+                    inbox.push(end);
+                }
+                publisher
+            })
+            .collect();
+        (made, inboxes)
+    }
+
+    fn shard(
+        &self,
+        index: usize,
+        publisher: Publisher,
+        inbox: Vec<Receiver<Update>>,
+        sockets: &Sockets,
+        published: Arc<Published>,
+        rest: Box<dyn AskRest + Send>,
+    ) -> (Shard, Sender<Control>) {
+        let (control, controlled) = unbounded();
+        let config = self.config;
+        let secrets = ShardSecrets { recognizer: random(), budget: random() };
+        let segment = Segment::new(self.epoch, u16::try_from(index).unwrap_or(u16::MAX));
+        let keys = Box::new(KeyTable::new(self.keys.to_vec()));
+        let answerer = Answerer::new(Arc::clone(&self.setup.catalogue), keys, segment, secrets, rest);
+        let options = Options {
+            udp: u8::try_from(sockets.udp.len()).unwrap_or(u8::MAX),
+            tcp: u8::try_from(sockets.tcp.len()).unwrap_or(u8::MAX),
+            spin: Duration::from_micros(config.spin_us),
+            rest_deadline: Duration::from_millis(config.rest.deadline_ms),
+            http_idle: Duration::from_secs(config.http.idle_s),
+            http_head: Duration::from_secs(config.http.head_s),
+            drain: Duration::from_secs(config.drain_s),
+        };
+        let shard = Shard::new(answerer, publisher, Inbox::new(inbox), controlled, published, options);
+        (shard, control)
+    }
+
+    fn spawn(
+        &self,
+        cpu: Option<usize>,
+        name: &str,
+        shard: Shard,
+        sockets: Sockets,
+    ) -> Result<JoinHandle<io::Result<io::Result<()>>>, StartError> {
+        let engine: Chosen = self.topology.engine;
+        shards::spawn(engine, cpu, name, shard, sockets, self.config.connections_max)
+            .map_err(|e| StartError::new(format!("{name} cannot start: {e}"), "use --io portable"))
+    }
+}
+
+fn runtime() -> Result<Runtime, StartError> {
+    Builder::new_current_thread().enable_all().build().map_err(no_back_office)
+}
+
+fn no_back_office(error: io::Error) -> StartError {
+    let cure = "raise the limits of descriptors and threads (ulimit -n, ulimit -u)";
+    StartError::new(format!("the back office cannot start: {error}"), cure)
+}
+
+fn spawn_back_office(runtime: Runtime, office: BackOffice) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name("back-office".into())
+        .spawn(move || runtime.block_on(office.run()))
+        .map_err(no_back_office)
+}
+
+/// TLS for feeds and REST: the web's roots.
+fn tls_config() -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
