@@ -68,6 +68,12 @@ fn what_is_live_is_not_refused() {
     exchange.pass(1_000).unwrap();
     assert_eq!(exchange.events(), [Heard::Error("already subscribed".into())]);
     assert_eq!(exchange.sent(), []);
+    // Of two, the one that is not live is the bad one.
+    let mut exchange = Exchange::open(toy(""), 2);
+    exchange.trade("S0", "1", 1);
+    exchange.events();
+    exchange.text(r#"{"id":1001,"ok":false,"why":"?"}"#);
+    assert_eq!(exchange.events(), [Heard::Refused(1, "?".into())]);
     // A refused symbol that trades after all is live.
     let mut exchange = Exchange::open(toy(""), 1);
     exchange.text(r#"{"id":1001,"ok":false,"why":"?"}"#);
