@@ -110,6 +110,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Playing::No | Playing::Waiting => None,
             };
             let step = tokio::select! {
+                // In this order, so that a stall takes hold before anything that was commanded after it.
+                biased;
+                _ = stalled.changed() => continue,
+                _ = ticks.tick() => Step::Tick,
                 message = self.socket.next() => match message {
                     Some(Ok(message)) => Step::Received(message),
                     _ => Step::Ended,
@@ -119,9 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     // A reader this slow is let go, as the exchanges do.
                     Err(RecvError::Lagged(_) | RecvError::Closed) => Step::Ended,
                 },
-                _ = ticks.tick() => Step::Tick,
                 () = sleep_until(due.unwrap_or(self.opened)), if due.is_some() => Step::Replay,
-                _ = stalled.changed() => continue,
             };
             match step {
                 Step::Received(Message::Text(text)) => {
@@ -222,8 +224,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn write(&mut self, message: Message) -> Result<(), Ended> {
-        let sent = timeout(SEND_WITHIN, self.socket.send(message)).await;
+        // Counted first: whoever has received it finds it counted.
         self.desk.tally.frames_sent.fetch_add(1, Relaxed);
+        let sent = timeout(SEND_WITHIN, self.socket.send(message)).await;
         matches!(sent, Ok(Ok(()))).then_some(()).ok_or(Ended)
     }
 
@@ -241,9 +244,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Playing::Next(mut index, mut due) = self.playing else { return Ok(()) };
         for _ in 0..REPLAY_BATCH {
             let Some(text) = replay.text(index).filter(|_| due <= Instant::now()) else { break };
+            self.desk.tally.frames_sent.fetch_add(1, Relaxed);
             let fed = timeout(SEND_WITHIN, self.socket.feed(Message::Text(text))).await;
             matches!(fed, Ok(Ok(()))).then_some(()).ok_or(Ended)?;
-            self.desk.tally.frames_sent.fetch_add(1, Relaxed);
             index += 1;
             due += replay.pause_before(index, self.speed);
         }
