@@ -107,7 +107,7 @@ fn row(
     (sockets, window): (usize, usize),
     seconds: f64,
 ) -> io::Result<Row> {
-    let server = common::pinned(cpus.server, || floor::start(answer_len, wait))?;
+    let server = floor::start(answer_len, wait, cpus.server)?;
     let load = Load { sockets, window, seconds };
     let run = run("floor", &server, cpus, load, Echo::new(request_len, answer_len))?;
     Ok(Row { request_len, answer_len, wait, sockets, window, run })

@@ -87,7 +87,7 @@ fn measure(args: &Args) -> io::Result<bool> {
 
 fn pair(args: &Args, cpus: Cpus, load: Load, io: Io, n: usize) -> io::Result<Pair> {
     let floor_run = || {
-        let server = common::pinned(cpus.server, || floor::start(v2::ANSWER_LEN, Wait::Spin))?;
+        let server = floor::start(v2::ANSWER_LEN, Wait::Spin, cpus.server)?;
         run("floor", &server, cpus, load, Echo::new(v2::ANSWER_LEN, v2::ANSWER_LEN))
     };
     let server_run = || {

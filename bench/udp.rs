@@ -122,7 +122,7 @@ fn pair<R: Requests + Send>(
     // Each server is started for its own run and gone before the other's: neither disturbs the other,
     // and where things happen to lie in memory averages out.
     let floor_run = |(request_len, answer_len)| {
-        let server = common::pinned(cpus.server, || floor::start(answer_len, Wait::Block))?;
+        let server = floor::start(answer_len, Wait::Block, cpus.server)?;
         run("floor", &server, cpus, load, Echo::new(request_len, answer_len))
     };
     let server_run = || {

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use super::cpu::CpuTime;
+use super::pinned;
 
 /// What this program can be started as again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +45,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts this program again as `part`, which writes its addresses as its first line.
+    /// Starts this program again as `part`, on one processor if `cpu` says so. It writes its addresses as its first line.
     ///
     /// # Errors
     /// When it cannot be started or does not say where it listens.
-    pub fn part(part: Part, args: &[&str]) -> io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(part.name())
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+    pub fn part(part: Part, args: &[&str], cpu: Option<usize>) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(part.name()).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Only the start is pinned: whoever waits for a server that spins must not need its processor.
+        let mut child = pinned(cpu, || command.spawn())?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -76,8 +75,14 @@ impl Server {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn command(command: &mut Command, udp: SocketAddr, http: Option<SocketAddr>) -> io::Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    pub fn command(
+        command: &mut Command,
+        cpu: Option<usize>,
+        udp: SocketAddr,
+        http: Option<SocketAddr>,
+    ) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = pinned(cpu, || command.spawn());
         let child = child.map_err(|e| io::Error::other(format!("{command:?} cannot be started: {e}")))?;
         Ok(Self { child, udp, http })
     }

@@ -40,12 +40,12 @@ pub struct FloorArgs {
 ///
 /// # Errors
 /// As [`Server::part`].
-pub fn start(answer_len: usize, wait: Wait) -> io::Result<Server> {
+pub fn start(answer_len: usize, wait: Wait, cpu: Option<usize>) -> io::Result<Server> {
     let wait = match wait {
         Wait::Block => "block",
         Wait::Spin => "spin",
     };
-    Server::part(Part::Floor, &["--answer-len", &answer_len.to_string(), "--wait", wait])
+    Server::part(Part::Floor, &["--answer-len", &answer_len.to_string(), "--wait", wait], cpu)
 }
 
 /// What the child does until it is killed.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::child::{Server, free_port};
 use super::shard::{Io, Send};
-use super::{Cpus, fixture, pinned, shard};
+use super::{Cpus, fixture, shard};
 
 /// Which server is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,7 +71,7 @@ impl SubjectArgs {
             What::Shard => {
                 let token = Token::generate()
                     .map_err(|_| io::Error::other("the machine has no randomness to give"))?;
-                let server = pinned(cpus.server, || shard::start(io, self.send, self.spin_us, &token))?;
+                let server = shard::start(io, self.send, self.spin_us, &token, cpus.server)?;
                 Ok(Subject { server, token, symbols: fixture::symbols()?, _data: None })
             }
             What::Beast => self.start_beast(io, cpus),
@@ -93,7 +93,7 @@ impl SubjectArgs {
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).env("BEAST_REPORT_HEALTH_PORT", "0");
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let mut server = pinned(cpus.server, || Server::command(&mut command, at(udp), Some(at(http))))?;
+        let mut server = Server::command(&mut command, cpus.server, at(udp), Some(at(http)))?;
         let token = first_key(&mut server, &data)?;
         let symbols = self.assets.iter().map(|text| Symbol::parse(text).map_err(io::Error::other));
         Ok(Subject { server, token, symbols: symbols.collect::<io::Result<_>>()?, _data: Some(data) })
