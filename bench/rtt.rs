@@ -48,7 +48,7 @@ struct Pair {
 }
 
 fn main() -> ExitCode {
-    common::main(&["rtt", "--quick", "--spin-us=50"], measure)
+    common::main(&["rtt", "--quick", "--what=shard", "--spin-us=50"], measure)
 }
 
 fn target_max(io: Io) -> f64 {

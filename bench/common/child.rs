@@ -81,7 +81,7 @@ impl Server {
         udp: SocketAddr,
         http: Option<SocketAddr>,
     ) -> io::Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = pinned(cpu, || command.spawn());
         let child = child.map_err(|e| io::Error::other(format!("{command:?} cannot be started: {e}")))?;
         Ok(Self { child, udp, http })

@@ -79,7 +79,8 @@ struct ShardArgs {
 /// As [`Server::part`].
 pub fn start(io: Io, send: Send, spin_us: u64, token: &Token, cpu: Option<usize>) -> io::Result<Server> {
     let (spin_us, token) = (spin_us.to_string(), token.reveal());
-    let args: [&str; 8] = ["--io", io.name(), "--send", send.name(), "--spin-us", &spin_us, "--token", &token];
+    let args: [&str; 8] =
+        ["--io", io.name(), "--send", send.name(), "--spin-us", &spin_us, "--token", &token];
     Server::part(Part::Shard, &args, cpu)
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,8 @@ pub enum What {
 /// Which server, and how it is started.
 #[derive(Args, Clone, Debug)]
 pub struct SubjectArgs {
-    /// What is compared: the answer path alone, or the whole appliance.
-    #[arg(long, value_enum, default_value = "shard")]
+    /// What is compared: the whole appliance, or its answer path alone.
+    #[arg(long, value_enum, default_value = "beast")]
     pub what: What,
     /// Engines to compare, one after the other.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "uring,portable")]
@@ -58,7 +59,7 @@ pub struct Subject {
     token: Token,
     symbols: Vec<Symbol>,
     /// Its folder, gone when it is.
-    _data: Option<TempDir>,
+    _folder: Option<TempDir>,
 }
 
 impl SubjectArgs {
@@ -72,14 +73,15 @@ impl SubjectArgs {
                 let token = Token::generate()
                     .map_err(|_| io::Error::other("the machine has no randomness to give"))?;
                 let server = shard::start(io, self.send, self.spin_us, &token, cpus.server)?;
-                Ok(Subject { server, token, symbols: fixture::symbols()?, _data: None })
+                Ok(Subject { server, token, symbols: fixture::symbols()?, _folder: None })
             }
             What::Beast => self.start_beast(io, cpus),
         }
     }
 
     fn start_beast(&self, io: Io, cpus: Cpus) -> io::Result<Subject> {
-        let data = tempfile::tempdir()?;
+        let folder = tempfile::tempdir()?;
+        let (data, log) = (folder.path().join("data"), folder.path().join("log"));
         let (udp, http, health) = (free_port()?, free_port()?, free_port()?);
         let fill = |word: &str| {
             word.replace("{io}", io.name())
@@ -87,16 +89,19 @@ impl SubjectArgs {
                 .replace("{udp}", &udp.to_string())
                 .replace("{http}", &http.to_string())
                 .replace("{health}", &health.to_string())
-                .replace("{data}", &data.path().to_string_lossy())
+                .replace("{data}", &data.to_string_lossy())
         };
         let mut words = self.server.split_whitespace().map(fill);
         let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).env("BEAST_REPORT_HEALTH_PORT", "0");
+        command.args(words).env("BEAST_REPORT_HEALTH_PORT", "0").stderr(fs::File::create(&log)?);
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut server = Server::command(&mut command, cpus.server, at(udp), Some(at(http)))?;
-        let token = first_key(&mut server, &data)?;
+        let token = first_key(&mut server, &data.join("first-key")).map_err(|e| {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            io::Error::other(format!("{e}; {command:?} said:\n{said}"))
+        })?;
         let symbols = self.assets.iter().map(|text| Symbol::parse(text).map_err(io::Error::other));
-        Ok(Subject { server, token, symbols: symbols.collect::<io::Result<_>>()?, _data: Some(data) })
+        Ok(Subject { server, token, symbols: symbols.collect::<io::Result<_>>()?, _folder: Some(folder) })
     }
 }
 
@@ -124,12 +129,11 @@ impl Subject {
     }
 }
 
-fn first_key(server: &mut Server, data: &TempDir) -> io::Result<Token> {
-    let path = data.path().join("first-key");
+fn first_key(server: &mut Server, path: &Path) -> io::Result<Token> {
     let deadline = Instant::now() + Duration::from_secs(30);
     while Instant::now() < deadline {
         server.alive()?;
-        if let Ok(text) = fs::read_to_string(&path)
+        if let Ok(text) = fs::read_to_string(path)
             && let Ok(token) = Token::parse(text.trim().as_bytes())
         {
             return Ok(token);
