@@ -63,7 +63,7 @@ const NOT_SETTINGS: &[&str] = &["BEAST_CONFIG", "BEAST_RECORDINGS"];
 const TABLES: &[&str] = &["rest", "http", "feeds", "assets"];
 
 /// Members of an exchange's row that the environment can reach; the longer of two comes first.
-const FEED_MEMBERS: &[&str] = &["enabled", "rest.url", "url", "dead_after_s"];
+const FEED_MEMBERS: &[&str] = &["enabled", "rest_base", "rest.url", "url", "dead_after_s"];
 
 /// The process's environment; what is not UTF-8 is shown with replacement characters.
 #[must_use]
@@ -474,6 +474,7 @@ mod tests {
             ("BEAST_FEEDS_OKX_URL", "ws://127.0.0.1:1/"),
             ("BEAST_FEEDS_OKX_REST_URL", "http://127.0.0.1:2/"),
             ("BEAST_FEEDS_KRAKEN_V1_DEAD_AFTER_S", "7"),
+            ("BEAST_FEEDS_BYBIT_REST_BASE", "http://127.0.0.1:3"),
         ];
         let effective = load(file, &env, &[("feeds.okx.enabled", "false")]);
         let feeds = &effective.config.feeds;
@@ -481,6 +482,7 @@ mod tests {
         assert_eq!(feeds["okx"]["url"], Value::String("ws://127.0.0.1:1/".into()));
         assert_eq!(feeds["kraken_v1"]["dead_after_s"], Value::Integer(7));
         assert_eq!(feeds["mine"].len(), 2);
+        assert_eq!(feeds["bybit"]["rest_base"], Value::String("http://127.0.0.1:3".into()));
         assert_eq!(feeds["okx"]["rest"]["per_second"], Value::Integer(3));
         assert_eq!(feeds["okx"]["rest"]["url"], Value::String("http://127.0.0.1:2/".into()));
         assert_eq!(effective.config.assets["BTC"]["enabled"], Value::Boolean(false));

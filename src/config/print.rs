@@ -74,10 +74,12 @@ pub fn default_file() -> String {
     text.push_str(
         "\n# Members of an exchange's row, by its name, in place of the built-in ones. A name that is not\n\
          # built in makes a row of its own, with all that a row needs; `beast feeds list` shows them.\n\
-         # Also BEAST_FEEDS_NAME_ENABLED, …_URL, …_REST_URL and …_DEAD_AFTER_S.\n\
+         # Also BEAST_FEEDS_NAME_ENABLED, …_URL, …_REST_BASE, …_REST_URL and …_DEAD_AFTER_S.\n\
+         # rest_base takes the place of scheme and host in rest.url.\n\
          # [feeds.okx]\n\
-         # enabled = false\n\
-         # rest.url = \"https://…/{SYMBOL}\"\n\
+         # enabled = true\n\
+         # url = \"ws://127.0.0.1:9000/ws/okx\"\n\
+         # rest_base = \"http://127.0.0.1:9000/rest/okx\"\n\
          \n# What is to be changed of an asset, by its symbol: enabled, any_quote, listings; a new asset\n\
          # also needs an id that no other has had.\n\
          # [assets.BTC]\n\
