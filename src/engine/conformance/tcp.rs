@@ -316,6 +316,15 @@ async fn a_disarmed_connection_waits_and_goes_on<E: Tested>() {
     assert_eq!(bench.received(conn).await, b"?");
     assert_eq!(bench.receive_ended(conn).await, Ended::Closed);
     bench.engine.close(conn);
+    // Closing right after ends what is armed by then, so that the peer sees the end.
+    let (mut client, conn) = bench.connected(address).await;
+    bench.engine.disarm_receive(conn);
+    bench.engine.arm_receive(conn);
+    bench.echo_once(&mut client, conn, b"once more").await;
+    bench.engine.close(conn);
+    bench.idle().await;
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    assert!(bench.events.is_empty(), "no event follows a close: {:?}", bench.events);
     bench.done();
 }
 
