@@ -177,6 +177,15 @@ fn keys_come_in_any_order_and_other_keys_do_not_matter() {
 }
 
 #[test]
+fn elements_in_front_of_what_marks_them_are_read_once() {
+    let mut okx = extractor("okx", &["A"]);
+    let element = r#"{"ts":"1767323045123","px":"0","tradeId":"1","instId":"A"}"#;
+    let twice = format!(r#"{{"data":[{element}],"arg":{{"channel":"trades"}},"data":[{element}]}}"#);
+    assert_eq!(read(&mut okx, &twice).0, Frame::Trades(0));
+    assert_eq!(okx.refused().zero_price, 2);
+}
+
+#[test]
 fn of_keys_that_occur_twice_the_first_counts() {
     let mut extractor = extractor("gemini", &["abcusd"]);
     let message =
@@ -492,6 +501,9 @@ fn what_is_not_whole_json_is_malformed_and_yields_nothing() {
             let (frame, trades) = read(&mut extractor, &good[..len]);
             assert_eq!((frame, trades.len()), (Frame::Malformed, 0), "{name} {len}");
         }
+        let refused = one_trade(name, symbol, "0");
+        read(&mut extractor, &refused[..refused.len() - 1]);
+        assert_eq!(extractor.refused().total(), 0, "{name}: half a message refuses no trade");
         for bad in [
             "",
             " ",
