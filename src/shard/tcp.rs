@@ -22,7 +22,11 @@ enum Served {
     /// All complete requests are answered; the rest is the beginning of one.
     NeedsMore,
     /// The next request waits for this listing.
-    Waits(ListingId),
+    Waits {
+        listing: ListingId,
+        /// It has waited before: its deadline stands.
+        again: bool,
+    },
     /// Enough answers for one send; there may be more requests.
     Enough,
     /// The last answer of the connection is written.
@@ -161,7 +165,7 @@ impl Shard {
                 Head::Complete { request, consumed } => {
                     if let HttpVerdict::Wait(listing) = self.answerer.http(now, &request, out, attempt) {
                         if self.waiting.has_room() {
-                            return (at, Served::Waits(listing));
+                            return (at, Served::Waits { listing, again: attempt != Attempt::First });
                         }
                         self.answerer.http_no_room(request.reply(), out);
                     }
@@ -195,9 +199,10 @@ impl Shard {
         };
         match served {
             Served::NeedsMore | Served::Enough => {}
-            Served::Waits(listing) => {
+            Served::Waits { listing, again } => {
                 http.waiting = true;
-                let deadline = deadline.unwrap_or(now.mono.plus(self.options.rest_deadline));
+                let fresh = now.mono.plus(self.options.rest_deadline);
+                let deadline = deadline.filter(|_| again).unwrap_or(fresh);
                 let who = Who::Conn(conn.id);
                 // `serve` asked for room and nothing was added since.
                 let added = self.waiting.add(Waiter { listing, deadline, who });
