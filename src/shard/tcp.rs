@@ -171,6 +171,7 @@ impl Shard {
                     }
                     attempt = Attempt::First;
                     at += consumed;
+                    http.head_since = None;
                     http.skip = request.body_len;
                     if request.connection == Connection::Close || self.leaving.is_some() {
                         return (bytes.len(), Served::Closes { refused: false });
@@ -402,9 +403,12 @@ impl Shard {
             Role::Guest(_) => false,
             Role::Http(http) if http.waiting => false,
             Role::Http(http) => {
-                let slow_head = http.head_since.is_some_and(|since| now.mono.since(since) >= head);
+                // What came while an answer is on its way was not looked at: it may be a whole head.
+                let looked_at = http.head_since.filter(|_| !conn.sending);
+                let slow_head = looked_at.is_some_and(|since| now.mono.since(since) >= head);
                 let lingered = http.linger.is_some_and(|(until, n)| now.mono >= until || n >= LINGER_BYTES);
-                slow_head || lingered || now.mono.since(http.idle_since) >= idle
+                // A refusal, and what was answered before it, is not cut off while it is on its way.
+                slow_head || (lingered && !conn.sending) || now.mono.since(http.idle_since) >= idle
             }
         };
         let over: Vec<ConnId> = self.conns.iter_mut().filter(over).map(|conn| conn.id).collect();
