@@ -183,7 +183,16 @@ impl Shard {
         for index in 0..self.options.udp {
             self.send(engine, UdpIndex(index));
         }
-        while let Some(rearm) = self.rearm.pop() {
+        let stuck = self.stuck(engine);
+        let mut at = 0;
+        while let Some(rearm) = self.rearm.get(at).copied() {
+            // Buffers may lie under answers that a full socket has left: armed now it would end at
+            // once, and the loop would spin until the socket has room.
+            if stuck && matches!(rearm, Rearm::Udp(_)) {
+                at += 1;
+                continue;
+            }
+            self.rearm.swap_remove(at);
             match rearm {
                 Rearm::Udp(socket) => engine.arm_udp(socket),
                 Rearm::Accept(listener) => self.rearm_accept(engine, listener),
@@ -360,9 +369,14 @@ impl Shard {
         self.published.publish(counters);
     }
 
+    /// Whether answers are left that a full socket did not take.
+    fn stuck<E: Engine>(&self, engine: &E) -> bool {
+        (0..self.options.udp).any(|index| engine.queued(UdpIndex(index)) > 0)
+    }
+
     fn park_until<E: Engine>(&self, engine: &E, now: Now) -> MonoNs {
-        let stuck = (0..self.options.udp).any(|index| engine.queued(UdpIndex(index)) > 0);
-        let busy = stuck || !self.waiting.is_empty() || self.leaving.is_some() || self.publisher.owes();
+        let busy =
+            self.stuck(engine) || !self.waiting.is_empty() || self.leaving.is_some() || self.publisher.owes();
         MonoNs(now.mono.0.saturating_add(if busy { PARK_BUSY_NS } else { PARK_NS }))
     }
 
