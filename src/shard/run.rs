@@ -138,7 +138,7 @@ impl Shard {
         loop {
             let now = clock.now();
             let busy = self.turn(engine, now, &mut events)?;
-            if self.finished(now) {
+            if self.finished(engine, now) {
                 self.leave(engine, now);
                 return Ok(());
             }
@@ -392,9 +392,9 @@ impl Shard {
     }
 
     /// Whether a leaving shard has nothing more to do, or no more time.
-    fn finished(&self, now: Now) -> bool {
-        self.leaving
-            .is_some_and(|until| now.mono >= until || (self.waiting.is_empty() && self.conns.len() == 0))
+    fn finished<E: Engine>(&self, engine: &E, now: Now) -> bool {
+        let done = || self.waiting.is_empty() && self.conns.len() == 0 && !self.stuck(engine);
+        self.leaving.is_some_and(|until| now.mono >= until || done())
     }
 
     fn leave<E: Engine>(&mut self, engine: &mut E, now: Now) {
@@ -403,6 +403,12 @@ impl Shard {
         }
         for id in self.conns.ids() {
             engine.close(id);
+        }
+        for socket in (0..self.options.udp).map(UdpIndex) {
+            while engine.queued(socket) > 0 {
+                self.answerer.counters.add(Counter::SendFailed, 1);
+                engine.skip(socket);
+            }
         }
         self.house_at = MonoNs(0);
         self.keep_house(engine, now);
