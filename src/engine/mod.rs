@@ -26,6 +26,8 @@ use crate::time::MonoNs;
 mod conformance;
 mod portable;
 pub mod probe;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod uring;
 
 pub use portable::{PortableEngine, run_on_thread};

@@ -8,6 +8,8 @@ mod links;
 mod ready;
 mod reply_budget;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod tcp;
 mod waiting;
 
