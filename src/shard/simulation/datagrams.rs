@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Keys;
-use super::prices::{Chosen, EXCHANGES, Model, symbols};
+use super::prices::{Chosen, EXCHANGES, Model, Row, symbols};
 use crate::engine::simulated::{Log, Random};
 use crate::price::{ExchangeId, ListingId, Symbol};
 use crate::time::{MonoNs, Now};
@@ -56,6 +56,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) denied: &'a [ListingId],
     pub(super) leaving: bool,
     pub(super) rest_deadline_ns: u64,
+    /// What was told since then the shard has seen for the first time.
+    pub(super) told_since: MonoNs,
 }
 
 /// All UDP clients of one shard.
@@ -207,10 +209,9 @@ impl Datagrams {
             if waited.as_nanos() > u128::from(c.rest_deadline_ns) + 60_000_000 {
                 return Err(format!("{peer} waits for {waited:?}: {request:?}"));
             }
-            let Chosen::Stale(listing) = c.model.choose(asset, source, since.mono) else { continue };
-            let row = &c.model.rows[listing.index()];
+            let news = |row: &Row| row.symbol == asset && row.news_last >= c.told_since;
             let fresh = matches!(c.model.choose(asset, source, now.mono), Chosen::Fresh(_));
-            if fresh && row.news_last == now.mono && row.failed_last < now.mono {
+            if fresh && c.model.rows.iter().any(news) && !matches!(request.ask, Ask::Several { .. }) {
                 return Err(format!("{peer} still waits for what has come: {request:?}"));
             }
         }
@@ -266,7 +267,7 @@ impl Request {
         c: &Circumstances<'_>,
     ) -> Result<(), String> {
         if self.truncated {
-            return self.judge_refusal(bytes, ErrorCode::BadRequest, keys, None);
+            return Err("what is too long is not answered".into());
         }
         match &self.ask {
             Ask::Answer => Err("an answer is answered".into()),
@@ -354,7 +355,8 @@ impl Circumstances<'_> {
     /// Whether a request that came at `since` may be told at `now` that a listing is stale: nobody
     /// could be asked, REST could not say, it has waited long enough, or the shard leaves.
     pub(super) fn may_be_stale(&self, listing: ListingId, since: MonoNs, now: MonoNs) -> Result<(), String> {
-        let failed = self.model.rows[listing.index()].failed_last >= since;
+        // A failure is remembered for a second.
+        let failed = self.model.rows[listing.index()].failed_last.0 + 1_001_000_000 >= since.0;
         let waited = now.0.saturating_sub(since.0) >= self.rest_deadline_ns;
         if failed || waited || self.leaving || self.denied.contains(&listing) {
             return Ok(());

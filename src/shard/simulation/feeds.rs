@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::prices::{EXCHANGES, Model, UNFED};
+use super::prices::{EXCHANGES, Model, Row, UNFED};
 use crate::engine::Ended;
 use crate::engine::simulated::Random;
 use crate::price::{Confirmation, ListingId, Price, Quote, SessionId, Tier, TradeKey};
@@ -71,7 +71,7 @@ impl Script {
         let exchange = self.random.below(EXCHANGES.len());
         let session = SessionId::new(exchange).unwrap();
         let connection = self.connections[exchange];
-        let listed = |row: &super::prices::Row| row.exchange == exchange && row.symbol != UNFED;
+        let listed = |row: &Row| row.exchange == exchange && row.symbol != UNFED;
         let rows: Vec<usize> = (0..self.truth.rows.len()).filter(|i| listed(&self.truth.rows[*i])).collect();
         let id = ListingId::new(*self.random.pick(&rows)).unwrap();
         let live = Confirmation::Live { session, connection };
@@ -162,8 +162,8 @@ pub(super) struct Rest {
 }
 
 impl AskRest for Rest {
-    fn ask(&mut self, listing: ListingId) -> bool {
-        let mut script = self.script.lock().unwrap();
+    fn ask(&mut self, listing: ListingId, exact: bool) -> bool {
+        let script = &mut *self.script.lock().unwrap();
         if !script.rest_works || script.random.chance(150) {
             script.denied.push((self.shard, listing));
             return false;
@@ -171,6 +171,12 @@ impl AskRest for Rest {
         if !script.random.chance(150) {
             let wait = script.random.below(1_200_000_000) as u64;
             let due = MonoNs(script.now.mono.0 + wait);
+            let symbol = script.truth.rows[listing.index()].symbol;
+            let stands_in = |row: &Row| row.symbol == symbol;
+            let others: Vec<usize> =
+                (0..script.truth.rows.len()).filter(|index| stands_in(&script.truth.rows[*index])).collect();
+            let other = !exact && script.random.chance(200);
+            let listing = if other { ListingId::new(*script.random.pick(&others)).unwrap() } else { listing };
             script.asked.push((due, listing));
         }
         true

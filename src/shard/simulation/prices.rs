@@ -65,7 +65,7 @@ pub(super) struct Row {
     fresh_last: MonoNs,
     /// When REST last said that it cannot say.
     pub(super) failed_last: MonoNs,
-    /// When there was last any news of it.
+    /// When it was last confirmed.
     pub(super) news_last: MonoNs,
 }
 
@@ -113,8 +113,7 @@ impl Model {
                 self.heard(*session, *connection, *deadline, now);
             }
             Update::RestFailed(id) => {
-                let row = &mut self.rows[id.index()];
-                (row.failed_last, row.news_last) = (now, now);
+                self.rows[id.index()].failed_last = now;
             }
         }
     }

@@ -300,7 +300,10 @@ impl Client {
                 let listing = preferred(c.model, asset, *source).ok_or("stale but unknown")?;
                 stale(listing).map_err(|e| format!("{e}: {answer:?} to {asked:?}"))?;
                 let denied = denied.iter().any(|(at, id)| *id == listing && *at >= from);
-                if !denied && !c.leaving && c.model.rows[listing.index()].failed_last < from {
+                if !denied
+                    && !c.leaving
+                    && c.model.rows[listing.index()].failed_last.0 + 1_001_000_000 < from.0
+                {
                     self.served_from = MonoNs(from.0 + c.rest_deadline_ns);
                 }
             }

@@ -59,6 +59,8 @@ struct Side {
     /// What its publishers have sent, and where it is to go.
     links: Vec<(Receiver<Update>, Sender<Update>)>,
     model: Model,
+    /// When it last did not just go on parking.
+    turned_at: MonoNs,
     datagrams: Datagrams,
     streams: Streams,
     running: Option<Running>,
@@ -137,6 +139,7 @@ impl World {
                     published,
                     links: relays,
                     model: Model::new(),
+                    turned_at: now.mono,
                     datagrams: Datagrams::default(),
                     streams: Streams::default(),
                     running: Some(running),
@@ -254,12 +257,16 @@ impl World {
             denied: &denied,
             leaving,
             rest_deadline_ns: u64::try_from(REST_DEADLINE.as_nanos()).unwrap(),
+            told_since: side.turned_at,
         };
         let log = std::mem::take(&mut side.kernel.borrow_mut().log);
         for entry in log {
             side.datagrams.note(&entry, Keys::shared(), &circumstances)?;
         }
-        side.datagrams.check_waiting(now, &circumstances)?;
+        if side.kernel.borrow().harvests > 0 {
+            side.datagrams.check_waiting(now, &circumstances)?;
+            side.turned_at = now.mono;
+        }
         check_books(&side.published.read())
     }
 
@@ -271,6 +278,7 @@ impl World {
                 denied: &[],
                 leaving: self.leaving_since.is_some(),
                 rest_deadline_ns: u64::try_from(REST_DEADLINE.as_nanos()).unwrap(),
+                told_since: now,
             };
             let kernel = &mut side.kernel.borrow_mut();
             side.streams.act(&mut self.random, kernel, hurry, &LIMITS, now, &circumstances)?;
