@@ -73,8 +73,9 @@ pub const FIRST_SIGHTINGS_BURST: u32 = 1_000;
 pub const WAITING_MAX: usize = 1_024;
 
 /// Largest message a feed connection accepts, in bytes. Gemini's book snapshots reach 210 KB and
-/// Coinbase's, which nothing here subscribes to, 5 MB.
-pub const FEED_MESSAGE_LEN_MAX: usize = 4 << 20;
+/// Coinbase's 5 MB; nothing here subscribes to those, but a connection must outlive one. Memory is
+/// taken only as a message comes.
+pub const FEED_MESSAGE_LEN_MAX: usize = 8 << 20;
 
 /// How far ahead of our clock a trade's time may lie before it is refused, in nanoseconds. Real
 /// captures show 1 ms; five seconds allow for a badly kept clock and stop a time in the wrong unit.
