@@ -150,21 +150,8 @@ fn pair<R: Requests + Send>(
 fn print(n: usize, pair: &Pair) {
     let Pair { protocol, io, request_len, answer_len, floor, server, cpu_ratio } = pair;
     println!("pair {n:>2}  {io:?} {protocol:?}, {request_len} to {answer_len} bytes: {cpu_ratio:.3} times");
-    for run in [floor, server] {
-        println!(
-            "    {:<6} {:>7.1} k/s, {:.3} us an answer ({:.3} in user mode), {:.3} the process; limit: {}; \
-             p50 {:.0} us, p99 {:.0} us, lost {}",
-            run.server,
-            run.answers_per_s / 1e3,
-            run.us_per_answer,
-            run.user_us_per_answer,
-            run.process_us_per_answer,
-            run.limit(),
-            run.latency_us_p50,
-            run.latency_us_p99,
-            run.lost
-        );
-    }
+    floor.print();
+    server.print();
 }
 
 fn figures(pairs: &[Pair], protocol: Protocol, io: Io, judged: bool) -> Vec<Figure> {

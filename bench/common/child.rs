@@ -15,16 +15,19 @@ pub enum Part {
     Floor,
     /// One shard with a fixed board.
     Shard,
+    /// The bare HTTP responder on a ring.
+    RingHttp,
 }
 
 impl Part {
-    const ALL: [Self; 2] = [Self::Floor, Self::Shard];
+    const ALL: [Self; 3] = [Self::Floor, Self::Shard, Self::RingHttp];
 
     /// Its name, the first argument of the child.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor-server",
             Self::Shard => "shard-server",
+            Self::RingHttp => "ring-http-server",
         }
     }
 

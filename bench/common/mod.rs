@@ -6,7 +6,9 @@ pub mod cpu;
 pub mod fixture;
 pub mod floor;
 pub mod machine;
+pub mod nginx;
 pub mod report;
+pub mod ring_http;
 pub mod run;
 pub mod shard;
 pub mod stats;
@@ -52,6 +54,7 @@ pub fn main<A: clap::Parser>(smoke: &[&str], measure: fn(&A) -> io::Result<bool>
     };
     end(match child::Part::of(&args) {
         Some(child::Part::Floor) => floor::be_child(&args).map(|()| true),
+        Some(child::Part::RingHttp) => ring_http::be_child(&args).map(|()| true),
         Some(child::Part::Shard) => shard::be_child(&args).map(|()| true),
         None => measure(&A::parse_from(args)),
     })

@@ -1,15 +1,18 @@
-//! One run: a server that is up, a client that loads it over UDP, and what both used.
+//! One run: a server that is up, a client that loads it, and what both used.
 
 use std::io;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use beast::limits::UDP_PAYLOAD_MAX;
-use beast::load::{Pace, Requests, UdpLoad, UdpLoadOptions, Verdict};
+use beast::load::{
+    HttpExchange, HttpLoad, HttpLoadOptions, Pace, Requests, Tally, UdpLoad, UdpLoadOptions, Verdict,
+};
 use beast::time::{Clock, RealClock};
 use serde::Serialize;
 
 use super::child::Server;
+use super::cpu::CpuUse;
 use super::{Cpus, pinned};
 
 /// How much load.
@@ -55,6 +58,44 @@ pub struct Run {
 }
 
 impl Run {
+    fn new(name: &str, measured: &Tally, used: CpuUse, lost: u64) -> Self {
+        let matched = measured.matched.max(1) as f64;
+        let us = |time: Duration| time.as_secs_f64() * 1e6 / matched;
+        let quantile = |quantile| measured.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
+        Self {
+            server: name.to_owned(),
+            answers_per_s: measured.rate_per_s(),
+            us_per_answer: us(used.busiest),
+            user_us_per_answer: us(used.busiest) * used.user_share,
+            process_us_per_answer: us(used.process),
+            thread: used.busiest_name,
+            server_busy: used.busiest.as_secs_f64() / measured.elapsed.as_secs_f64(),
+            client_busy: measured.busy(),
+            answer_len: measured.answer_bytes as f64 / matched,
+            latency_us_mean: measured.latency_ns.mean() / 1e3,
+            latency_us_p50: quantile(0.5),
+            latency_us_p99: quantile(0.99),
+            lost,
+        }
+    }
+
+    /// One line for people.
+    pub fn print(&self) {
+        println!(
+            "    {:<6} {:>7.1} k/s, {:.3} us an answer ({:.3} in user mode), {:.3} the process; limit: {}; \
+             p50 {:.0} us, p99 {:.0} us, lost {}",
+            self.server,
+            self.answers_per_s / 1e3,
+            self.us_per_answer,
+            self.user_us_per_answer,
+            self.process_us_per_answer,
+            self.limit(),
+            self.latency_us_p50,
+            self.latency_us_p99,
+            self.lost
+        );
+    }
+
     /// Which side kept the rate from being higher.
     pub fn limit(&self) -> &'static str {
         match (self.server_busy > 0.97, self.client_busy > 0.97) {
@@ -96,24 +137,38 @@ pub fn run<R: Requests + Send>(
     if wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.late + whole.lost() {
         return Err(io::Error::other(format!("{name} does not answer as it should: {whole:?}")));
     }
-    let matched = measured.matched.max(1) as f64;
-    let us = |time: Duration| time.as_secs_f64() * 1e6 / matched;
-    let quantile = |quantile| measured.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
-    Ok(Run {
-        server: name.to_owned(),
-        answers_per_s: measured.rate_per_s(),
-        us_per_answer: us(used.busiest),
-        user_us_per_answer: us(used.busiest) * used.user_share,
-        process_us_per_answer: us(used.process),
-        thread: used.busiest_name,
-        server_busy: used.busiest.as_secs_f64() / measured.elapsed.as_secs_f64(),
-        client_busy: measured.busy(),
-        answer_len: measured.answer_bytes as f64 / matched,
-        latency_us_mean: measured.latency_ns.mean() / 1e3,
-        latency_us_p50: quantile(0.5),
-        latency_us_p99: quantile(0.99),
-        lost: whole.lost(),
-    })
+    Ok(Run::new(name, &measured, used, whole.lost()))
+}
+
+/// Loads a server over kept-alive connections and reads what it used. Every answer must be right.
+///
+/// # Errors
+/// When one is not, or there is none.
+pub fn run_http(
+    name: &str,
+    server: &Server,
+    cpus: Cpus,
+    (connections, seconds): (usize, f64),
+    exchange: &HttpExchange,
+) -> io::Result<Run> {
+    let Some(http) = server.http else {
+        return Err(io::Error::other(format!("{name} takes no HTTP")));
+    };
+    let options = HttpLoadOptions { server: http, connections, lost_after: Duration::from_secs(2) };
+    let (whole, measured, used) = pinned(cpus.client, || {
+        let mut generator = HttpLoad::open(options, vec![exchange.clone()])?;
+        let mut whole = generator.run(Duration::from_secs_f64(seconds / 4.0))?;
+        let before = server.cpu()?;
+        let measured = generator.run(Duration::from_secs_f64(seconds))?;
+        let used = server.cpu()?.since(&before);
+        whole.add(&measured);
+        whole.add(&generator.finish()?);
+        Ok((whole, measured, used))
+    })?;
+    if whole.wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.overdue {
+        return Err(io::Error::other(format!("{name} does not answer as it should: {whole:?}")));
+    }
+    Ok(Run::new(name, &measured, used, whole.overdue))
 }
 
 /// Waits until a server gives right answers, and learns how long request and answer are.

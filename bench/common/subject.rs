@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use beast::account::Token;
-use beast::load::{V1, V2};
+use beast::load::{HttpExchange, V1, V2};
 use beast::price::Symbol;
 use beast::wire::v2::Key;
 use clap::{Args, ValueEnum};
@@ -121,11 +121,16 @@ impl Subject {
         }
     }
 
-    /// An HTTP request that it answers, for the n-th asset.
-    pub fn request_http(&self, n: usize) -> Vec<u8> {
-        let symbol = self.symbols[n % self.symbols.len()].as_str();
-        let token = self.token.reveal();
-        format!("GET /price?asset={symbol} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {token}\r\n\r\n").into()
+    /// An HTTP request that it answers, always for the same asset.
+    pub fn http(&self) -> HttpExchange {
+        let (symbol, token) = (self.symbols[0].as_str(), self.token.reveal());
+        HttpExchange {
+            request: format!(
+                "GET /price?asset={symbol} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {token}\r\n\r\n"
+            )
+            .into(),
+            body_start: format!("{{\"asset\":\"{symbol}\"").into(),
+        }
     }
 }
 

@@ -8,16 +8,18 @@
 //!          └─► Flights::land ─► Tally: matched, refused, late, duplicate, wrong, lost
 //! ```
 //!
-//! One [`UdpLoad`] is one thread. It spins: its core belongs to it, and a generator that sleeps
-//! measures its own waking.
+//! [`HttpLoad`] does the same over kept-alive connections. Each of them is one thread. It spins: its
+//! core belongs to it, and a generator that sleeps measures its own waking.
 
 mod flights;
+mod http;
 mod requests;
 mod tally;
 mod udp;
 mod v1;
 mod v2;
 
+pub use http::{HttpExchange, HttpLoad, HttpLoadOptions};
 pub use requests::{Echo, Requests, Verdict};
 pub use tally::Tally;
 pub use udp::{Pace, UdpLoad, UdpLoadOptions};

@@ -291,7 +291,7 @@ impl Ring {
         // nothing points at the batch any more once the queue is empty.
         // Without `GETEVENTS`, so that sending does not receive more than is asked for.
         while !self.uring.submission().is_empty() {
-            if let Err(e) = self.enter_with(EnterFlags::empty()) {
+            if let Err(e) = self.enter_with(EnterFlags::empty(), 0) {
                 self.poisoned = true;
                 return Err(e);
             }
@@ -354,17 +354,27 @@ impl Ring {
     /// # Errors
     /// The kernel's. Not being able just now is none: the next enter tries again.
     pub fn enter(&mut self) -> io::Result<()> {
-        self.enter_with(EnterFlags::GETEVENTS)
+        self.enter_with(EnterFlags::GETEVENTS, 0)
     }
 
-    fn enter_with(&mut self, flags: EnterFlags) -> io::Result<()> {
+    /// As [`enter`](Self::enter), and waits until there is at least one completion to take.
+    ///
+    /// # Errors
+    /// The kernel's. A signal may end the wait early and is none.
+    pub fn enter_and_wait(&mut self) -> io::Result<()> {
+        self.enter_with(EnterFlags::GETEVENTS, 1)
+    }
+
+    fn enter_with(&mut self, flags: EnterFlags, completions_least: u32) -> io::Result<()> {
         if self.poisoned {
             return Err(io::Error::other("this ring has failed before"));
         }
         let waiting = u32::try_from(self.uring.submission().len()).unwrap_or(u32::MAX);
         // SAFETY: no argument is passed. The entries were made by this type, whose fields own what
         // they point at until they complete (`send_batch` sees to its own).
-        match unsafe { self.uring.submitter().enter::<libc::sigset_t>(waiting, 0, flags.bits(), None) } {
+        match unsafe {
+            self.uring.submitter().enter::<libc::sigset_t>(waiting, completions_least, flags.bits(), None)
+        } {
             Ok(_) => Ok(()),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => Ok(()),
             Err(e) => Err(refused("io_uring_enter", &e)),
