@@ -56,7 +56,10 @@ pub struct Publisher {
 #[derive(Debug)]
 struct Outlet {
     link: Sender<Update>,
+    /// Quotes and what they are live on.
     owed_listings: Vec<bool>,
+    /// How far REST confirmed a listing.
+    owed_rest: Vec<bool>,
     owed_sessions: Vec<bool>,
     owed_failures: Vec<bool>,
     owed: usize,
@@ -65,7 +68,9 @@ struct Outlet {
 #[derive(Clone, Debug, Default)]
 struct Newest {
     held: Option<(Quote, Ready)>,
-    confirmation: Option<Confirmation>,
+    live: Option<Confirmation>,
+    /// The furthest instant that REST confirmed.
+    rest_until: MonoNs,
 }
 
 /// Makes the links of one publisher to `shards` shards: the publisher and each shard's end.
@@ -81,6 +86,7 @@ impl Publisher {
         let outlet = |link| Outlet {
             link,
             owed_listings: vec![false; listings],
+            owed_rest: vec![false; listings],
             owed_sessions: vec![false; FEED_SESSIONS_MAX],
             owed_failures: vec![false; listings],
             owed: 0,
@@ -98,26 +104,29 @@ impl Publisher {
     /// only confirms.
     pub fn quote(&mut self, listing: ListingId, quote: Quote, confirmation: Confirmation) {
         let newest = &mut self.listings[listing.index()];
-        newest.confirmation = Some(confirmation);
         if newest.held.as_ref().is_some_and(|(held, _)| held.key > quote.key) {
             self.confirm(listing, confirmation);
             return;
         }
         let ready = Ready::new(&self.catalogue, listing, &quote);
         newest.held = Some((quote, ready.clone()));
+        newest.confirm(confirmation);
         self.send_listing(listing, &Update::Quote(listing, quote, ready, confirmation));
     }
 
     /// Publishes that a listing is confirmed without a new quote.
     pub fn confirm(&mut self, listing: ListingId, confirmation: Confirmation) {
-        self.listings[listing.index()].confirmation = Some(confirmation);
+        self.listings[listing.index()].confirm(confirmation);
         self.send_listing(listing, &Update::Confirm(listing, confirmation));
     }
 
     /// Publishes that a connection was heard, or with a deadline of 0 that it is gone. Small steps
-    /// are not worth a message and are left out.
+    /// are not worth a message and are left out, and so is news of an older connection.
     pub fn heard(&mut self, session: SessionId, connection: u32, deadline: MonoNs) {
         let known = &mut self.sessions[session.index()];
+        if connection < known.0 {
+            return;
+        }
         let step = deadline.0.saturating_sub(known.1.0);
         if known.0 == connection && deadline.0 != 0 && known.1.0 != 0 && step < HEARD_STEP_NS {
             return;
@@ -139,9 +148,22 @@ impl Publisher {
     }
 
     fn send_listing(&mut self, listing: ListingId, update: &Update) {
+        let (news, rest) = match update {
+            Update::Quote(_, _, _, confirmation) => (true, matches!(confirmation, Confirmation::Until(_))),
+            Update::Confirm(_, Confirmation::Until(_)) => (false, true),
+            _ => (true, false),
+        };
         for outlet in &mut self.outlets {
-            let owed = &mut outlet.owed_listings[listing.index()];
-            self.overruns += send(&outlet.link, update.clone(), owed, &mut outlet.owed);
+            let owed = (&mut outlet.owed_listings[listing.index()], &mut outlet.owed_rest[listing.index()]);
+            let stands_before = *owed.0 || *owed.1;
+            if stands_before || is_full(&outlet.link, update.clone()) {
+                // What an update carries is owed part by part: the newest of each may be of another.
+                for debt in [news.then_some(owed.0), rest.then_some(owed.1)].into_iter().flatten() {
+                    self.overruns += u64::from(!*debt);
+                    outlet.owed += usize::from(!*debt);
+                    *debt = true;
+                }
+            }
         }
     }
 
@@ -167,6 +189,10 @@ impl Publisher {
                 {
                     settle_one(&outlet.link, update, &mut outlet.owed_listings[index], &mut outlet.owed);
                 }
+                if outlet.owed_rest[index] {
+                    let rest = Update::Confirm(id, Confirmation::Until(newest.rest_until));
+                    settle_one(&outlet.link, rest, &mut outlet.owed_rest[index], &mut outlet.owed);
+                }
                 if outlet.owed_failures[index] {
                     let failed = Update::RestFailed(id);
                     settle_one(&outlet.link, failed, &mut outlet.owed_failures[index], &mut outlet.owed);
@@ -177,11 +203,21 @@ impl Publisher {
 }
 
 impl Newest {
+    fn confirm(&mut self, confirmation: Confirmation) {
+        match confirmation {
+            Confirmation::Live { .. } => self.live = Some(confirmation),
+            Confirmation::Until(until) => self.rest_until = self.rest_until.max(until),
+        }
+    }
+
+    /// The quote and what it is live on; what REST confirmed is a message of its own.
     fn update(&self, id: ListingId) -> Option<Update> {
-        let confirmation = self.confirmation?;
         Some(match &self.held {
-            Some((quote, ready)) => Update::Quote(id, *quote, ready.clone(), confirmation),
-            None => Update::Confirm(id, confirmation),
+            Some((quote, ready)) => {
+                let confirmation = self.live.unwrap_or(Confirmation::Until(self.rest_until));
+                Update::Quote(id, *quote, ready.clone(), confirmation)
+            }
+            None => Update::Confirm(id, self.live?),
         })
     }
 }
@@ -192,7 +228,7 @@ fn send(link: &Sender<Update>, update: Update, owed: &mut bool, total: &mut usiz
     if *owed {
         return 0;
     }
-    if let Err(TrySendError::Full(_)) = link.try_send(update) {
+    if is_full(link, update) {
         *owed = true;
         *total += 1;
         return 1;
@@ -200,10 +236,24 @@ fn send(link: &Sender<Update>, update: Update, owed: &mut bool, total: &mut usiz
     0
 }
 
+/// Sends, unless the link is full.
+fn is_full(link: &Sender<Update>, update: Update) -> bool {
+    matches!(link.try_send(update), Err(TrySendError::Full(_)))
+}
+
 fn settle_one(link: &Sender<Update>, update: Update, owed: &mut bool, total: &mut usize) {
-    if !matches!(link.try_send(update), Err(TrySendError::Full(_))) {
+    if !is_full(link, update) {
         *owed = false;
         *total -= 1;
+    }
+}
+
+#[cfg(test)]
+impl Outlet {
+    /// The debts, counted one by one.
+    fn debts(&self) -> usize {
+        let all = [&self.owed_listings, &self.owed_rest, &self.owed_sessions, &self.owed_failures];
+        all.iter().map(|owed| owed.iter().filter(|owed| **owed).count()).sum()
     }
 }
 
@@ -260,3 +310,6 @@ impl Inbox {
         drained
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,9 @@ pub(super) const EXCHANGES: [(usize, &str); 3] = [(1, "coinbase"), (2, "kraken")
 
 /// Symbol, whether any quote currency will do, and the listings, preferred first: position in
 /// `EXCHANGES` and quote currency.
-const ASSETS: [(&str, bool, &[(usize, &str)]); 6] = [
+type Listed = (&'static str, bool, &'static [(usize, &'static str)]);
+
+const ASSETS: [Listed; 6] = [
     ("BTC", false, &[(0, "USD"), (1, "USD"), (2, "USDT")]),
     ("ETH", false, &[(1, "USD"), (0, "USD")]),
     ("SOL", false, &[(0, "USD")]),
