@@ -160,7 +160,8 @@ impl Datagrams {
             Log::Harvested { peer, .. } | Log::Answered { peer, .. } => peer,
             Log::Dropped(peer) | Log::Released(peer) | Log::Delivered(peer, _) | Log::Lost(peer) => peer,
         };
-        let request = self.requests.get_mut(peer).ok_or(format!("{peer} has never asked: {log:?}"))?;
+        let request =
+            self.requests.get_mut(peer).ok_or_else(|| format!("{peer} has never asked: {log:?}"))?;
         request.state = match (request.state, log) {
             (State::OnItsWay, Log::Harvested { now, truncated, .. }) => {
                 self.taken += 1;

@@ -274,7 +274,7 @@ impl Client {
         c: &Circumstances<'_>,
         denied: &[(MonoNs, ListingId)],
     ) -> Result<(), String> {
-        let asked = self.asked.pop_front().ok_or(format!("an answer to nothing: {answer:?}"))?;
+        let asked = self.asked.pop_front().ok_or_else(|| format!("an answer to nothing: {answer:?}"))?;
         let whole_at = match asked.whole_at {
             Some(at) => at,
             // Garbage is refused as soon as it shows.

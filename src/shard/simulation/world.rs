@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -266,8 +266,9 @@ impl World {
         if side.kernel.borrow().harvests > 0 {
             side.datagrams.check_waiting(now, &circumstances)?;
             side.turned_at = now.mono;
+            check_books(&side.published.read())?;
         }
-        check_books(&side.published.read())
+        Ok(())
     }
 
     fn clients_act(&mut self, hurry: bool) -> Result<(), String> {
@@ -424,13 +425,19 @@ fn waiting(counters: &Counters) -> u64 {
 
 /// received = answered + Σ refused + waiting, for both transports.
 fn check_books(counters: &Counters) -> Result<(), String> {
-    for transport in ["transport=\"udp\"", "transport=\"http\""] {
-        let sum = |names: &[&str]| -> u64 {
-            let of = |c: &&Counter| names.contains(&c.metric().0) && c.metric().1.contains(transport);
-            Counter::ALL.iter().filter(of).map(|c| counters.value(*c)).sum()
+    static SIDES: OnceLock<Vec<(&str, Vec<Counter>, Vec<Counter>)>> = OnceLock::new();
+    let sides = SIDES.get_or_init(|| {
+        let of = |transport: &str, names: &[&str]| -> Vec<Counter> {
+            let of = |c: &Counter| names.contains(&c.metric().0) && c.metric().1.contains(transport);
+            Counter::ALL.iter().copied().filter(of).collect()
         };
-        let received = sum(&["request_received"]);
-        let ended = sum(&["request_answered", "request_refused", "request_waiting"]);
+        let ends = ["request_answered", "request_refused", "request_waiting"];
+        let side = |transport| (transport, of(transport, &["request_received"]), of(transport, &ends));
+        vec![side("transport=\"udp\""), side("transport=\"http\"")]
+    });
+    for (transport, received, ended) in sides {
+        let sum = |of: &[Counter]| -> u64 { of.iter().map(|c| counters.value(*c)).sum() };
+        let (received, ended) = (sum(received), sum(ended));
         if received != ended {
             return Err(format!("{transport}: {received} received, {ended} accounted for"));
         }
