@@ -28,7 +28,6 @@ pub mod feed;
 pub mod store;
 
 pub mod admin;
-pub mod backoffice;
 
 pub mod exchange_sim;
 pub mod load;

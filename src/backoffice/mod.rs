@@ -1,1 +1,0 @@
-//! Work beside the answer path, on one tokio runtime.
