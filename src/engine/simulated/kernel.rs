@@ -38,7 +38,7 @@ pub(crate) struct Faults {
     pub(crate) tcp_send_error: u16,
     /// A connection breaks while it is read.
     pub(crate) tcp_receive_error: u16,
-    /// An accept ends: too many files.
+    /// An accept ends: a newcomer has gone, or there are too many files; always the latter at 1,000.
     pub(crate) accept_ended: u16,
     /// Parking ends for no reason.
     pub(crate) early_wake: u16,
@@ -134,6 +134,8 @@ struct Socket {
     held: VecDeque<(SocketAddr, Vec<u8>)>,
     answers: VecDeque<(SocketAddr, BufferId, Vec<u8>)>,
     full_until: MonoNs,
+    /// The last send found it full.
+    was_full: bool,
     dropped: u64,
 }
 
@@ -227,6 +229,13 @@ impl Kernel {
         let wait = self.random.below(self.faults.late_ns_max) as u64;
         self.late_count += 1;
         self.late.insert((MonoNs(self.now().mono.0 + wait), self.late_count), what);
+    }
+
+    /// The shard parks.
+    pub(super) fn park(&mut self, until: MonoNs) {
+        let left = self.sockets.iter().any(|s| !s.answers.is_empty() && !s.was_full);
+        assert!(!left, "parks although a socket has room for the answers that are queued");
+        self.parked_until = Some(until);
     }
 
     /// Lets everything happen that is due, and says whether there is anything to harvest.
@@ -385,7 +394,9 @@ impl Kernel {
     pub(super) fn send(&mut self, socket: UdpIndex) -> io::Result<usize> {
         let queued = self.queued(socket);
         assert!(queued > 0, "a send of nothing");
-        self.full(socket)?;
+        let full = self.full(socket);
+        self.sockets[usize::from(socket.0)].was_full = full.is_err();
+        full?;
         if self.random.chance(self.faults.send_error) {
             return Err((*self.random.pick(&[Errno::EPERM, Errno::ENOBUFS, Errno::EINTR])).into());
         }

@@ -144,7 +144,7 @@ impl Engine for SimulatedEngine {
 
     /// Pending until the clock, which others move, has reached `until` or something is there.
     async fn park(&mut self, until: MonoNs) -> io::Result<()> {
-        self.kernel.borrow_mut().parked_until = Some(until);
+        self.kernel.borrow_mut().park(until);
         let mut first = true;
         std::future::poll_fn(|_| {
             let mut kernel = self.kernel.borrow_mut();

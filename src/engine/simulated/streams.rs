@@ -274,7 +274,10 @@ impl Kernel {
             }
             if self.random.chance(self.faults.accept_ended) {
                 side.arming = Arming::Idle;
-                self.ready.push_back(Event::AcceptEnded(listener, Ended::Error(Errno::EMFILE as i32)));
+                // Of files there may be too few for long; a newcomer goes away once.
+                let lasting = self.faults.accept_ended >= 1_000 || self.random.chance(300);
+                let cause = if lasting { Errno::EMFILE } else { Errno::ECONNABORTED };
+                self.ready.push_back(Event::AcceptEnded(listener, Ended::Error(cause as i32)));
                 return;
             }
             let Some(peer) = side.backlog.pop_front() else { return };

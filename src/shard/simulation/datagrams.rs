@@ -1,6 +1,7 @@
 //! UDP clients: each asks once, from a port of his own, and knows what he may be told.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Keys;
@@ -39,7 +40,6 @@ enum State {
     Lost,
 }
 
-#[derive(Debug)]
 struct Request {
     bytes: Vec<u8>,
     ask: Ask,
@@ -48,6 +48,14 @@ struct Request {
     truncated: bool,
     answer: Vec<u8>,
     state: State,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, ask, id, truncated, state, .. } = self;
+        let cut = if *truncated { ", cut off" } else { "" };
+        write!(f, "{ask:?} of {} bytes{cut} with id {id:?} in state {state:?}", bytes.len())
+    }
 }
 
 /// What a judge needs to know beside the request.
@@ -195,7 +203,7 @@ impl Datagrams {
                 self.lost += 1;
                 State::Lost
             }
-            (state, _) => return Err(format!("{peer}: {log:?} in state {state:?}: {request:?}")),
+            (state, _) => return Err(format!("{peer}: {log:?} does not follow {state:?}: {request:?}")),
         };
         Ok(())
     }
@@ -229,7 +237,7 @@ impl Datagrams {
                 State::Taken(_) | State::Answered => false,
             };
             if !ended {
-                return Err(format!("{peer} is left in state {:?}: {request:?}", request.state));
+                return Err(format!("{peer} is left without an end: {request:?}"));
             }
         }
         Ok(())

@@ -467,6 +467,9 @@ fn faults(random: &mut Random) -> Faults {
         early_wake: some(300),
         ..Faults::none()
     };
+    if random.chance(50) {
+        faults.accept_ended = 1_000;
+    }
     faults.late_ns_max = *random.pick(&[1, 500_000, 20_000_000]);
     faults.udp_buffers = *random.pick(&[2, 8, 64, 200]);
     faults.stream_buffers = *random.pick(&[1, 4, 32]);
