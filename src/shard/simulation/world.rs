@@ -33,6 +33,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 const REST_MIN: Duration = Duration::from_millis(1_500);
 const REST_MAX: Duration = Duration::from_secs(30);
 
+/// How far time may have jumped past an instant when the world looks: two pauses of the machine.
+const JUMPS_MAX: Duration = Duration::from_millis(2 * PAUSE_NS_MAX as u64 / 1_000_000 + 50);
+const PAUSE_NS_MAX: usize = 400_000_000;
+
 /// Steps before the faults stop.
 const STEPS: usize = 150;
 
@@ -301,7 +305,7 @@ impl World {
             _ if hurry => wait.max(10_000_000),
             0..30 => self.random.below(wait + 1),
             // The machine was busy elsewhere.
-            30..35 => self.random.below(400_000_000),
+            30..35 => self.random.below(PAUSE_NS_MAX),
             _ => wait,
         };
         self.hands.advance(Duration::from_nanos(wait as u64 + 1_000));
@@ -364,7 +368,7 @@ impl World {
         while self.sides.iter().any(|side| side.running.is_some()) {
             self.step(false)?;
             let lasted = self.hands.now().mono.since(since);
-            if lasted > DRAIN + Duration::from_millis(500) {
+            if lasted > DRAIN + JUMPS_MAX {
                 return Err(format!("leaving takes {lasted:?}"));
             }
         }
