@@ -166,6 +166,8 @@ pub(crate) struct Kernel {
     pub(super) filled: HashMap<u32, Vec<u8>>,
     sockets: Vec<Socket>,
     datagrams: VecDeque<Datagram>,
+    /// Whose answers the failures are about that are not harvested yet.
+    failed: VecDeque<SocketAddr>,
     sources: HashMap<u32, SocketAddr>,
     places: Vec<Place>,
     late: BTreeMap<(MonoNs, u64), Late>,
@@ -184,6 +186,7 @@ impl Kernel {
             filled: HashMap::new(),
             sockets: std::iter::repeat_with(Socket::default).take(udp).collect(),
             datagrams: VecDeque::new(),
+            failed: VecDeque::new(),
             sources: HashMap::new(),
             places: vec![Place::Free; faults.udp_buffers + faults.stream_buffers],
             late: BTreeMap::new(),
@@ -202,6 +205,15 @@ impl Kernel {
     pub(crate) fn next_due(&self) -> Option<MonoNs> {
         let full = self.sockets.iter().filter(|s| !s.answers.is_empty()).map(|s| s.full_until);
         self.late.keys().next().map(|(due, _)| *due).into_iter().chain(full).min()
+    }
+
+    /// Whose answers were taken and failed, or will, without the shard having heard of it.
+    pub(crate) fn failing(&self) -> Vec<SocketAddr> {
+        let late = self.late.values().filter_map(|late| match late {
+            Late::SendFailed(_, peer) => Some(*peer),
+            _ => None,
+        });
+        late.chain(self.failed.iter().copied()).collect()
     }
 
     /// Buffers the shard has and has not given back.
@@ -254,7 +266,7 @@ impl Kernel {
             match entry.remove() {
                 Late::Datagram(socket, from, bytes) => self.arrive(socket, from, bytes),
                 Late::SendFailed(socket, peer) => {
-                    self.log.push(Log::Lost(peer));
+                    self.failed.push_back(peer);
                     self.ready.push_back(Event::SendFailed(socket, Errno::EPERM as i32));
                 }
                 Late::Stream(conn) => self.stream_progress(conn),
@@ -355,6 +367,9 @@ impl Kernel {
             events.push(Event::Datagram(datagram));
         }
         while let Some(event) = self.ready.pop_front() {
+            if let Event::SendFailed(..) = &event {
+                self.log.push(Log::Lost(self.failed.pop_front().expect("one for each event")));
+            }
             if let Event::Received(conn, buffer) = &event {
                 self.move_buffer(buffer, Place::Filled, Place::Lent);
                 fill(buffer.0 as usize, self.filled.remove(&buffer.0).unwrap());

@@ -227,14 +227,16 @@ impl Datagrams {
         Ok(())
     }
 
-    /// Everything has come to an end. What never reached the shard is left out when it has left.
-    pub(super) fn check_end(&self, left_early: bool) -> Result<(), String> {
+    /// Everything has come to an end. What never reached a shard that has left does not count, nor do
+    /// the failures it never heard of.
+    pub(super) fn check_end(&self, left_early: bool, failing: &[SocketAddr]) -> Result<(), String> {
         for (peer, request) in &self.requests {
             let ended = match request.state {
                 State::Delivered | State::Lost | State::Dropped => true,
                 State::OnItsWay => left_early,
                 State::Waits(_) => request.waits_for().is_none(),
-                State::Taken(_) | State::Answered => false,
+                State::Answered => left_early && failing.contains(peer),
+                State::Taken(_) => false,
             };
             if !ended {
                 return Err(format!("{peer} is left without an end: {request:?}"));

@@ -331,7 +331,7 @@ impl World {
         }
         for side in &self.sides {
             side.streams.check_end(self.hands.now().mono)?;
-            side.datagrams.check_end(false)?;
+            side.datagrams.check_end(false, &[])?;
             let waiting = waiting(&side.published.read());
             if waiting > 0 {
                 return Err(format!("{waiting} requests wait after all has come to rest"));
@@ -379,7 +379,7 @@ impl World {
         let mut tally = Tally::default();
         for (number, side) in self.sides.iter_mut().enumerate() {
             let shard = side.done.take().expect("it has left");
-            side.datagrams.check_end(true)?;
+            side.datagrams.check_end(true, &side.kernel.borrow().failing())?;
             let lent = side.kernel.borrow().in_use();
             if lent > 0 {
                 return Err(format!("shard {number} has kept {lent} buffers"));
@@ -429,7 +429,8 @@ fn waiting(counters: &Counters) -> u64 {
 
 /// received = answered + Σ refused + waiting, for both transports.
 fn check_books(counters: &Counters) -> Result<(), String> {
-    static SIDES: OnceLock<Vec<(&str, Vec<Counter>, Vec<Counter>)>> = OnceLock::new();
+    type Books = (&'static str, Vec<Counter>, Vec<Counter>);
+    static SIDES: OnceLock<Vec<Books>> = OnceLock::new();
     let sides = SIDES.get_or_init(|| {
         let of = |transport: &str, names: &[&str]| -> Vec<Counter> {
             let of = |c: &Counter| names.contains(&c.metric().0) && c.metric().1.contains(transport);
