@@ -193,6 +193,10 @@ impl Shard {
         let Role::Http(http) = &mut conn.role else { return };
         http.idle_since = now.mono;
         http.head_since = match served {
+            // A request that was whole since then is progress: this head has only begun.
+            Served::NeedsMore if !out.is_empty() => {
+                (!http.input.is_empty() || http.skip > 0).then_some(now.mono)
+            }
             Served::NeedsMore if !http.input.is_empty() || http.skip > 0 => {
                 http.head_since.or(Some(now.mono))
             }
