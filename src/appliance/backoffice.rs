@@ -30,6 +30,8 @@ const FACTS_EVERY: Duration = Duration::from_millis(50);
 pub(super) struct BackOffice {
     pub(super) store: Store,
     pub(super) keys_version: u64,
+    /// All who check keys.
+    pub(super) shards: Arc<[Link<Control>]>,
     pub(super) facts: Arc<Facts>,
     pub(super) health: Vec<TcpListener>,
     pub(super) catalogue: Arc<Catalogue>,
@@ -56,7 +58,7 @@ impl BackOffice {
             .collect();
         add_metrics(&self.facts, &statuses, &counts);
         tasks.spawn(show_facts(Arc::clone(&self.facts), statuses, self.published));
-        tasks.spawn(watch_keys(self.store, self.keys_version, Arc::clone(&self.dialer.shards)));
+        tasks.spawn(watch_keys(self.store, self.keys_version, self.shards));
         if self.prewarm {
             tasks.spawn(prewarm(Arc::clone(&self.catalogue), self.dialer.asks.clone()));
         }
@@ -83,19 +85,21 @@ impl BackOffice {
 async fn watch_keys(store: Store, mut version: u64, shards: Arc<[Link<Control>]>) {
     let mut every = tokio::time::interval(KEYS_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut said = String::new();
     loop {
         every.tick().await;
         // A few microseconds of SQLite, beside the answer path.
-        let now = match store.keys_version() {
-            Ok(now) if now == version => continue,
-            Ok(now) => now,
-            Err(error) => {
-                tracing::error!("the keys cannot be watched: {}; {}", error.what(), error.cure());
-                continue;
-            }
-        };
-        match store.load_keys() {
-            Ok(keys) => {
+        let read = store.keys_version().and_then(|now| {
+            let keys = if now == version { None } else { Some(store.load_keys()?) };
+            Ok((now, keys))
+        });
+        match read {
+            Ok((now, keys)) => {
+                if !said.is_empty() {
+                    said.clear();
+                    tracing::info!("the keys can be read again");
+                }
+                let Some(keys) = keys else { continue };
                 version = now;
                 for shard in shards.iter() {
                     // A shard that is gone needs no keys.
@@ -104,7 +108,12 @@ async fn watch_keys(store: Store, mut version: u64, shards: Arc<[Link<Control>]>
                 tracing::info!(keys = keys.len(), "keys have changed");
             }
             Err(error) => {
-                tracing::error!("the keys cannot be read: {}; {}", error.what(), error.cure());
+                // Said once, not twice a second.
+                let text = format!("{}; {}", error.what(), error.cure());
+                if said != text {
+                    tracing::error!("the keys cannot be read, so a revoked one goes on: {text}");
+                    said = text;
+                }
             }
         }
     }

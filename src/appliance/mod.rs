@@ -16,6 +16,8 @@ mod secrets;
 mod session;
 mod shards;
 mod start;
+#[cfg(test)]
+mod tests;
 mod topology;
 
 pub use feed_setup::{FeedSetup, SetupError, feed_setup};

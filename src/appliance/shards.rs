@@ -79,6 +79,38 @@ fn usable(
     Err(last)
 }
 
+/// Descriptors that are not for clients' connections: the store, sockets and rings of the shards, feeds
+/// and their REST fetches, health ports. Guess, not measured: a process of two shards with every feed
+/// up holds 60.
+const DESCRIPTORS_RESERVED: u64 = 512;
+
+/// How many connections each of `shards` may hold where the process may hold `descriptors`, and what
+/// the operator should know when that is fewer than `wanted`.
+pub(super) fn connections_max(
+    wanted: usize,
+    engine: Chosen,
+    shards: usize,
+    descriptors: u64,
+) -> (usize, Option<String>) {
+    let free =
+        descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(DESCRIPTORS_RESERVED.min(descriptors) / 2);
+    let possible = match engine {
+        // Connections of a ring are no descriptors, but no ring's table may be larger than their limit.
+        Chosen::Uring => free,
+        Chosen::Portable => free / shards.max(1) as u64,
+    };
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX).max(1);
+    if wanted <= possible {
+        return (wanted, None);
+    }
+    let note = format!(
+        "a shard holds at most {possible} connections, {wanted} were asked for: the process may open \
+         {descriptors} descriptors. Raise the limit (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= \
+         of a container), or lower connections_max"
+    );
+    (possible, Some(note))
+}
+
 /// What the operator should know about the buffers that the kernel gave.
 pub(super) fn buffer_warning(sockets: &[Sockets], wanted: usize) -> Option<String> {
     let first = sockets.first()?.udp.first()?;
@@ -117,5 +149,22 @@ pub(super) fn spawn(
             let mut engine = PortableEngine::new(sockets, connections_max)?;
             shard.run(&mut engine, &RealClock).await
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_as_many_as_descriptors_allow_and_the_operator_hears_of_it() {
+        let max = |engine, shards, descriptors| connections_max(16_384, engine, shards, descriptors);
+        assert_eq!(max(Chosen::Uring, 8, 20_000), (16_384, None));
+        assert_eq!(max(Chosen::Portable, 1, 1 << 20), (16_384, None));
+        assert_eq!(max(Chosen::Uring, 8, 1_024).0, 512);
+        let (each, note) = max(Chosen::Portable, 2, 20_000);
+        assert_eq!(each, 9_744);
+        assert!(note.unwrap().contains("at most 9744 connections, 16384 were asked for"));
+        assert!(max(Chosen::Portable, 4, 256).0 >= 1);
     }
 }

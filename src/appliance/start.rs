@@ -31,6 +31,7 @@ use crate::shard::{
     Update, links,
 };
 use crate::store::{Store, StoreError};
+use crate::sys::rlimits;
 use crate::time::{Clock as _, Now, RealClock};
 
 /// Why a process did not start, for the operator.
@@ -111,7 +112,6 @@ impl Appliance {
         config: &Config,
         deliver: impl FnOnce(&Token) -> Result<(), StoreError>,
     ) -> Result<Self, StartError> {
-        let now = RealClock.now();
         if matches!(config.role, Role::ReportServer | Role::WebhookServer) {
             return Err(StartError::new(
                 "this role serves no prices, and prices are all there is to serve in this version",
@@ -122,6 +122,16 @@ impl Appliance {
             .map_err(|e| StartError::new(e, "use --io auto or --io portable"))?;
         let topology = Topology::plan(config, engine.engine)
             .map_err(|e| StartError::new(format!("the processors are not known: {e}"), "see dmesg"))?;
+        Self::start_on(config, engine, topology, deliver)
+    }
+
+    pub(super) fn start_on(
+        config: &Config,
+        engine: Choice,
+        topology: Topology,
+        deliver: impl FnOnce(&Token) -> Result<(), StoreError>,
+    ) -> Result<Self, StartError> {
+        let now = RealClock.now();
         let sim = start_sim(config)?;
         let setup = feed_setup(config, sim.as_ref()).map_err(|e| {
             StartError::new(e, "mend that setting; beast config print shows where each comes from")
@@ -138,6 +148,16 @@ impl Appliance {
                 })?;
         let mut notes = setup.notes.clone();
         notes.extend(shards::buffer_warning(&sockets, config.socket_buffer_bytes));
+        let limits = rlimits::raise().map_err(|e| {
+            StartError::new(format!("the limits of the process are not known: {e}"), "see dmesg")
+        })?;
+        let (connections_max, fewer) = shards::connections_max(
+            config.connections_max,
+            engine.engine,
+            topology.shards.len(),
+            limits.descriptors,
+        );
+        notes.extend(fewer);
         let facts = Facts::new(now, env!("CARGO_PKG_VERSION"), Duration::from_secs(config.shard_stall_s));
         facts.set_engine(engine.engine.name(), &engine.why);
         let runtime = runtime()?;
@@ -148,7 +168,8 @@ impl Appliance {
         };
 
         let (asks, asked) = mpsc::channel(QUEUE_LEN);
-        let starter = Starter { config, setup: &setup, topology: &topology, epoch, keys: &keys, now };
+        let starter =
+            Starter { config, setup: &setup, topology: &topology, epoch, connections_max, keys: &keys, now };
         let (running, desk_publisher) =
             starter.start_shards(sockets, &facts, &|| Box::new(RestAsker(asks.clone())))?;
         let tls = Arc::new(tls_config().map_err(|e| StartError::new(e, "report this"))?);
@@ -159,6 +180,7 @@ impl Appliance {
         let office = BackOffice {
             store,
             keys_version,
+            shards: Arc::clone(&running.controls),
             facts: Arc::clone(&facts),
             health,
             catalogue: Arc::clone(&setup.catalogue),
@@ -167,7 +189,7 @@ impl Appliance {
             dialer: Dialer {
                 tls: Arc::clone(&tls),
                 asks,
-                shards: Arc::clone(&running.guests),
+                shards: running.guests,
                 leaving: is_leaving.clone(),
             },
             desk: RestDesk {
@@ -273,6 +295,7 @@ struct Starter<'a> {
     setup: &'a FeedSetup,
     topology: &'a Topology,
     epoch: u32,
+    connections_max: usize,
     keys: &'a [crate::account::Key],
     now: Now,
 }
@@ -376,7 +399,7 @@ impl Starter<'_> {
         sockets: Sockets,
     ) -> Result<JoinHandle<io::Result<io::Result<()>>>, StartError> {
         let engine: Chosen = self.topology.engine;
-        shards::spawn(engine, cpu, name, shard, sockets, self.config.connections_max)
+        shards::spawn(engine, cpu, name, shard, sockets, self.connections_max)
             .map_err(|e| StartError::new(format!("{name} cannot start: {e}"), "use --io portable"))
     }
 }
@@ -393,7 +416,11 @@ fn no_back_office(error: io::Error) -> StartError {
 fn spawn_back_office(runtime: Runtime, office: BackOffice) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new()
         .name("back-office".into())
-        .spawn(move || runtime.block_on(office.run()))
+        .spawn(move || {
+            runtime.block_on(office.run());
+            // Looking up a name may take the resolver longer than leaving may take.
+            runtime.shutdown_background();
+        })
         .map_err(no_back_office)
 }
 
