@@ -180,6 +180,9 @@ fn feeds(sessions: &[(Arc<Row>, Arc<SessionStatus>)]) -> Vec<Feed> {
         };
         feed.wanted += 1;
         feed.connected += u32::from(live);
+        if live && status.complained.swap(false, Ordering::Relaxed) {
+            tracing::info!("{} is connected", row.name);
+        }
     }
     feeds
 }

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::rest::Ask;
 use super::secrets::random;
@@ -38,6 +39,8 @@ pub(super) struct Session {
 pub(super) struct SessionStatus {
     pub(super) connected: AtomicBool,
     pub(super) attempts: AtomicU32,
+    /// A failure was logged since it last worked.
+    pub(super) complained: AtomicBool,
     pub(super) connection: Arc<Status>,
 }
 
@@ -72,13 +75,29 @@ pub(super) struct Dialer {
     pub(super) leaving: watch::Receiver<bool>,
 }
 
-/// Paces the dialling of one exchange.
+/// Paces the dialling of one exchange, and what is said of its failures.
 #[derive(Default)]
-pub(super) struct Pace(Mutex<Option<tokio::time::Instant>>);
+pub(super) struct Pace {
+    dialled: Mutex<Option<tokio::time::Instant>>,
+    said: Mutex<Option<(String, tokio::time::Instant)>>,
+}
+
+/// How often a failure that goes on is said again.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 impl Pace {
-    async fn wait(&self, gap: Duration) {
-        let mut last = self.0.lock().await;
+    /// Whether a failure is worth a line: it is another one than before, or that was a while ago.
+    async fn is_news(&self, why: &str) -> bool {
+        let mut said = self.said.lock().await;
+        let known = said.as_ref().is_some_and(|(last, at)| last == why && at.elapsed() < SAY_EVERY);
+        if !known {
+            *said = Some((why.to_owned(), tokio::time::Instant::now()));
+        }
+        !known
+    }
+
+    pub(super) async fn wait(&self, gap: Duration) {
+        let mut last = self.dialled.lock().await;
         if let Some(last) = *last {
             tokio::time::sleep_until(last + gap).await;
         }
@@ -119,23 +138,24 @@ impl Dialer {
             session.status.connection.phase.store(0, Ordering::Relaxed);
             if let Some(heard) = ending.heard {
                 backoff.heard(heard);
+                // It worked in between: even the same failure is a new one.
+                *pace.said.lock().await = None;
             }
             match ending.kind {
                 EndKind::Leaving => return,
                 EndKind::AskedFor => {
-                    tracing::info!(feed = &*name, "reconnecting: {}", ending.why);
+                    tracing::info!("{name} is connected anew: {}", ending.why);
                     continue;
                 }
                 EndKind::Failed => {}
             }
             let wait = backoff.failed(u64::from_le_bytes(random()));
-            tracing::warn!(
-                feed = &*name,
-                session = session.id.index(),
-                "{}; next attempt in {:.1} s",
-                ending.why,
-                wait.as_secs_f64()
-            );
+            if pace.is_news(&ending.why).await {
+                session.status.complained.store(true, Ordering::Relaxed);
+                tracing::warn!("{name} is not connected: {}; it is tried again and again", ending.why);
+            } else {
+                tracing::debug!("{name}: {}; next attempt in {:.1} s", ending.why, wait.as_secs_f64());
+            }
             tokio::time::sleep(wait).await;
         }
     }
@@ -151,7 +171,8 @@ impl Dialer {
         let (socket, tls) = tokio::time::timeout(DIAL_MAX, connect(&endpoint, &self.tls))
             .await
             .map_err(|_| format!("{url}: no connection within {} s", DIAL_MAX.as_secs()))?
-            .map_err(|why| format!("{url}: {why}"))?;
+            .map_err(|why| format!("{url}: {why}"))?
+            .into_parts();
         let listings = session.listings.iter().map(|(symbol, id)| (symbol.as_str(), *id));
         let state = Connection::new(Arc::clone(&session.row), listings, random(), RealClock.now())
             .map_err(|e| e.to_string())?;
@@ -171,19 +192,55 @@ impl Dialer {
     }
 }
 
+/// A byte stream to an exchange.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The socket, and the state of TLS where there is some: a connection can move to a shard.
+    fn into_parts(self) -> (TcpStream, Option<ClientConnection>) {
+        match self {
+            Self::Plain(socket) => (socket, None),
+            Self::Secure(stream) => {
+                let (socket, state) = stream.into_inner();
+                (socket, Some(state))
+            }
+        }
+    }
+}
+
 /// Opens the byte stream: TCP, and TLS where the endpoint wants it.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-    tls: &Arc<rustls::ClientConfig>,
-) -> Result<(TcpStream, Option<ClientConnection>), String> {
+pub(super) async fn connect(endpoint: &Endpoint, tls: &Arc<rustls::ClientConfig>) -> Result<Stream, String> {
     let address = (endpoint.host.as_str(), endpoint.port);
     let socket = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     socket.set_nodelay(true).map_err(|e| e.to_string())?;
     if !endpoint.secure {
-        return Ok((socket, None));
+        return Ok(Stream::Plain(socket));
     }
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|e| e.to_string())?;
     let stream = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await;
-    let (socket, state) = stream.map_err(|e| format!("TLS: {e}"))?.into_inner();
-    Ok((socket, Some(state)))
+    stream.map(|stream| Stream::Secure(Box::new(stream))).map_err(|e| format!("TLS: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_said_once_a_minute_and_another_one_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let pace = Pace::default();
+            assert!(pace.is_news("refused").await);
+            assert!(!pace.is_news("refused").await);
+            assert!(pace.is_news("no route").await);
+            assert!(!pace.is_news("no route").await);
+            // As if the line had been written a minute ago.
+            let minute_ago = tokio::time::Instant::now().checked_sub(SAY_EVERY).unwrap();
+            *pace.said.lock().await = Some(("no route".to_owned(), minute_ago));
+            assert!(pace.is_news("no route").await);
+        });
+    }
 }

@@ -19,7 +19,9 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod verify;
 
 pub use feed_setup::{FeedSetup, SetupError, feed_setup};
 pub use start::{Addresses, Appliance, StartError};
 pub use topology::Topology;
+pub use verify::{FirstPrice, RefusedSymbol, Verified, Verify, verify};

@@ -293,11 +293,11 @@ impl Sink for Ears<'_> {
     }
 
     fn symbol_refused(&mut self, listing: ListingId, words: &str) {
-        tracing::warn!(feed = self.name, listing = listing.index(), "symbol refused: {words}");
+        tracing::warn!("{} refuses the symbol of listing {}: {words}", self.name, listing.index());
     }
 
     fn error(&mut self, words: &str) {
-        tracing::debug!(feed = self.name, "the exchange says: {words}");
+        tracing::debug!("{} says: {words}", self.name);
     }
 
     fn reconnect_soon(&mut self) {

@@ -261,7 +261,7 @@ fn io_of(choice: IoChoice) -> Io {
     }
 }
 
-fn start_sim(config: &Config) -> Result<Option<Sim>, StartError> {
+pub(super) fn start_sim(config: &Config) -> Result<Option<Sim>, StartError> {
     if !config.sim {
         return Ok(None);
     }
@@ -404,7 +404,7 @@ impl Starter<'_> {
     }
 }
 
-fn runtime() -> Result<Runtime, StartError> {
+pub(super) fn runtime() -> Result<Runtime, StartError> {
     Builder::new_current_thread().enable_all().build().map_err(no_back_office)
 }
 
@@ -425,7 +425,7 @@ fn spawn_back_office(runtime: Runtime, office: BackOffice) -> Result<JoinHandle<
 }
 
 /// TLS for feeds and REST: the web's roots.
-fn tls_config() -> Result<rustls::ClientConfig, String> {
+pub(super) fn tls_config() -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

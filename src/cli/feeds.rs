@@ -1,7 +1,12 @@
-//! `beast feeds list`: the exchanges' rows as they are in force.
+//! `beast feeds list|verify`: the exchanges' rows as they are in force, and whether they work.
 
-use beast::appliance::{FeedSetup, feed_setup};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use beast::appliance::{FeedSetup, StartError, Verified, Verify, feed_setup, verify};
 use beast::feed::Row;
+use beast::time::{Clock as _, RealClock, UnixNs};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -25,11 +30,35 @@ enum FeedsCommand {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+
+    /// Dial exchanges and show how far each goes, up to its first price
+    Verify {
+        /// Exchanges to try, switched on or not; without one: all that are switched on
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+
+        /// Seconds each may take to its first price
+        #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        timeout: u64,
+
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
 }
 
 /// Carries out `beast feeds`.
 pub(crate) fn run(args: &FeedsArgs) -> Outcome {
-    let FeedsCommand::List { json, settings } = &args.command;
+    let (json, settings) = match &args.command {
+        FeedsCommand::List { json, settings } => (json, settings),
+        FeedsCommand::Verify { names, timeout, json, settings } => {
+            let asked = Verify { names: names.clone(), timeout: Duration::from_secs(*timeout) };
+            return try_out(&asked, *json, settings);
+        }
+    };
     let data = feed_setup(&settings.load()?.config, None).map_err(|error| {
         let cure = "correct [feeds.…] or [assets.…] of the configuration; beast config print shows where each \
                     value came from";
@@ -85,6 +114,108 @@ fn as_table(data: &FeedSetup) -> String {
         text.push_str(&format!("note: {note}\n"));
     }
     text
+}
+
+/// Carries out `beast feeds verify`: exit 1 when an exchange does not work.
+fn try_out(asked: &Verify, json: bool, settings: &SettingsArgs) -> Outcome {
+    let config = settings.load()?.config;
+    // For people who wait; what matters goes to standard output.
+    let _closed =
+        writeln!(io::stderr(), "trying exchanges, each for at most {} s …", asked.timeout.as_secs());
+    let all = verify(&config, asked).map_err(|StartError { what, cure }| Failure::usage(what, cure))?;
+    let text = if json {
+        let rows: Vec<_> = all.iter().map(verified_json).collect();
+        format!("{:#}\n", json!({ "feeds": rows }))
+    } else {
+        all.iter().map(|one| verified_text(one, RealClock.now().unix)).collect()
+    };
+    print(&text)?;
+    let failed: Vec<_> = all.iter().filter(|one| one.problem.is_some()).map(|one| &*one.exchange).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} of {} exchanges failed: {}", failed.len(), all.len(), failed.join(", "));
+    Err(Failure::runtime(what, "see what is said of each above").into())
+}
+
+fn verified_json(one: &Verified) -> serde_json::Value {
+    let first = one.first.as_ref().map(|first| {
+        json!({
+            "symbol": first.symbol,
+            "price": first.price.to_string(),
+            "ts": first.time.ms(),
+            "after_ms": u64::try_from(first.after.as_millis()).unwrap_or(u64::MAX),
+        })
+    });
+    let refused: Vec<_> =
+        one.refused.iter().map(|r| json!({"symbol": r.symbol, "message": r.words})).collect();
+    json!({
+        "exchange": one.exchange,
+        "url": one.url,
+        "ok": one.problem.is_none(),
+        "connections": {
+            "needed": one.connections,
+            "connected": one.connected,
+            "upgraded": one.upgraded,
+            "subscribed": one.subscribed,
+        },
+        "listings": { "needed": one.listings, "live": one.live, "acked": one.acked, "refused": refused },
+        "first_price": first,
+        "problem": one.problem.as_ref().map(|p| json!({"what": p.what, "cure": p.cure})),
+    })
+}
+
+fn verified_text(one: &Verified, now: UnixNs) -> String {
+    let verdict = if one.problem.is_none() { "ok" } else { "FAILED" };
+    let step = |name: &str, count: usize| match one.connections {
+        1 if count == 1 => name.to_owned(),
+        1 => format!("not {name}"),
+        needed => format!("{name} {count}/{needed}"),
+    };
+    let mut text = format!("{:<14} {verdict:<7}", one.exchange);
+    let mut lines = Vec::new();
+    if one.connections > 0 {
+        lines.push(format!(
+            "{}, {}, {}; live {}/{}, acked only {}",
+            step("connected", one.connected),
+            step("upgraded", one.upgraded),
+            step("subscribed", one.subscribed),
+            one.live,
+            one.listings,
+            one.acked
+        ));
+    }
+    if let Some(first) = &one.first {
+        let age = Duration::from_nanos(now.0.saturating_sub(first.time.0));
+        lines.push(format!(
+            "first price: {} {}, traded {} UTC ({:.1} s ago), {:.2} s after dialling",
+            first.symbol,
+            first.price,
+            time_of_day(first.time),
+            age.as_secs_f64(),
+            first.after.as_secs_f64()
+        ));
+    }
+    for refused in &one.refused {
+        lines.push(format!("refused: {} ({})", refused.symbol, refused.words));
+    }
+    if let Some(problem) = &one.problem {
+        lines.push(format!("{}: {}", one.url, problem.what));
+        lines.push(format!("what to do: {}", problem.cure));
+    }
+    for (index, line) in lines.iter().enumerate() {
+        let _ = match index {
+            0 => writeln!(text, " {line}"),
+            _ => writeln!(text, "{:23}{line}", ""),
+        };
+    }
+    text
+}
+
+fn time_of_day(time: UnixNs) -> String {
+    let ms = time.ms() % 86_400_000;
+    let (s, ms) = (ms / 1_000, ms % 1_000);
+    format!("{:02}:{:02}:{:02}.{ms:03}", s / 3_600, s / 60 % 60, s % 60)
 }
 
 #[cfg(test)]
