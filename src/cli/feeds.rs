@@ -175,14 +175,17 @@ fn verified_text(one: &Verified, now: UnixNs) -> String {
     let mut text = format!("{:<14} {verdict:<7}", one.exchange);
     let mut lines = Vec::new();
     if one.connections > 0 {
+        let acked = match one.acked {
+            0 => String::new(),
+            acked => format!(", {acked} more accepted"),
+        };
         lines.push(format!(
-            "{}, {}, {}; live {}/{}, acked only {}",
+            "{}, {}, {}; live {}/{}{acked}",
             step("connected", one.connected),
             step("upgraded", one.upgraded),
             step("subscribed", one.subscribed),
             one.live,
             one.listings,
-            one.acked
         ));
     }
     if let Some(first) = &one.first {

@@ -191,8 +191,9 @@ mod tests {
         } else if !program.ends_with("/beast") && program != "beast" {
             return None;
         }
-        let ends =
-            |word: &String| ["|", "&", "&&", ";", "#", "\\"].contains(&word.as_str()) || word.contains('>');
+        let ends = |word: &String| {
+            ["|", "&", "&&", ";", "#", "\\"].contains(&word.as_str()) || word.contains(['<', '>'])
+        };
         let mut found = vec!["beast".to_owned()];
         found.extend(words.take_while(|word| !ends(word)));
         Some(found)

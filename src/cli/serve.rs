@@ -62,9 +62,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     for note in &appliance.notes {
         stage("note", note.clone());
     }
-    if let Some(token) = &appliance.first_key {
-        introduce(token, key_file, &config, &appliance);
-    }
+    introduce(appliance.first_key.as_ref(), key_file, &config, &appliance);
     runtime.block_on(async {
         tokio::select! {
             () = watch_start(&appliance, started) => {}
@@ -143,15 +141,25 @@ fn listening(appliance: &Appliance) -> String {
 }
 
 /// Shows the first key, or where it lies, and how to use it.
-fn introduce(token: &Token, file: Option<PathBuf>, config: &Config, appliance: &Appliance) {
-    let key = match &file {
-        None => {
+fn introduce(made: Option<&Token>, file: Option<PathBuf>, config: &Config, appliance: &Appliance) {
+    let kept = config.data_dir.join("first-key");
+    let from_file = format!("$(cat {})", kept.display());
+    let key = match (made, file) {
+        (Some(token), None) => {
             say(&format!("key      {}  (shown this once; beast keys add makes more)", token.reveal()));
             token.reveal()
         }
-        Some(path) => {
+        (Some(_), Some(path)) => {
             say(&format!("key      made and written to {}, mode 0600", path.display()));
-            format!("$(cat {})", config.data_dir.join("first-key").display())
+            from_file
+        }
+        (None, _) if kept.exists() => {
+            say(&format!("key      the first one lies in {}", kept.display()));
+            from_file
+        }
+        (None, _) => {
+            say("key      the first start has shown one; beast keys add makes more");
+            return;
         }
     };
     let reachable = |address: &SocketAddr| match address {
