@@ -200,17 +200,17 @@ fn missing(feeds: &[Feed]) -> String {
 fn add_metrics(facts: &Facts, sessions: &[(Arc<Row>, Arc<SessionStatus>)], counts: &Arc<RestCounts>) {
     let (sessions, counts) = (sessions.to_vec(), Arc::clone(counts));
     facts.add_source(move |text| {
-        text.family("feed_trade_taken_total", "Trades taken from feeds.", Kind::Counter);
+        text.family("beast_feed_trade_taken_total", "Trades taken from feeds.", Kind::Counter);
         for (index, (row, status)) in sessions.iter().enumerate() {
             let (session, trades) = (index.to_string(), status.connection.trades.load(Ordering::Relaxed));
             text.sample(&[("exchange", &row.name), ("session", &session)], trades);
         }
-        text.family("feed_dialled_total", "Connection attempts of feeds.", Kind::Counter);
+        text.family("beast_feed_dialled_total", "Connection attempts of feeds.", Kind::Counter);
         for (index, (row, status)) in sessions.iter().enumerate() {
             let (session, attempts) = (index.to_string(), status.attempts.load(Ordering::Relaxed));
             text.sample(&[("exchange", &row.name), ("session", &session)], attempts);
         }
-        text.family("rest_fetched_total", "Prices asked for by REST.", Kind::Counter);
+        text.family("beast_rest_fetched_total", "Prices asked for by REST.", Kind::Counter);
         text.sample(&[("outcome", "price")], counts.fetched.load(Ordering::Relaxed));
         text.sample(&[("outcome", "failed")], counts.failed.load(Ordering::Relaxed));
     });
