@@ -7,7 +7,7 @@
 //!                                     ▲── the asset's next listing ◄┘
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -101,7 +101,8 @@ impl RestDesk {
             }
             exchanges[id.index()] = Some(open(row, reader, &self.catalogue, client.clone(), done.clone()));
         }
-        let mut under_way: HashSet<ListingId> = HashSet::new();
+        // What was asked for and has not come, with all that is wanted of it: in a queue or being fetched.
+        let mut under_way = HashMap::new();
         let mut settle = tokio::time::interval(Duration::from_millis(20));
         loop {
             tokio::select! {
@@ -110,16 +111,34 @@ impl RestDesk {
                     self.dispatch(&exchanges, &mut under_way, ask);
                 }
                 Some(outcome) = outcomes.recv() => {
-                    under_way.remove(&outcome.ask.listing);
-                    self.settle(&exchanges, &mut under_way, outcome);
+                    let Outcome { ask, result } = outcome;
+                    let ask = match under_way.remove(&ask.listing) {
+                        Some(merged) => Ask { live: ask.live, ..merged },
+                        None => ask,
+                    };
+                    self.settle(&exchanges, &mut under_way, Outcome { ask, result });
                 }
                 _ = settle.tick(), if self.publisher.owes() => self.publisher.settle(),
             }
         }
     }
 
-    fn dispatch(&mut self, exchanges: &[Option<Exchange>], under_way: &mut HashSet<ListingId>, ask: Ask) {
-        if under_way.contains(&ask.listing) && ask.live.is_none() {
+    fn dispatch(
+        &mut self,
+        exchanges: &[Option<Exchange>],
+        under_way: &mut HashMap<ListingId, Ask>,
+        ask: Ask,
+    ) {
+        let before = under_way.get(&ask.listing).copied();
+        // Somebody who waits does not stand behind a whole prewarm.
+        let overtakes = before.is_none_or(|before| ask.urgent && !before.urgent);
+        let merged = before.map_or(ask, |before| Ask {
+            urgent: before.urgent || ask.urgent,
+            exact: before.exact && ask.exact,
+            ..ask
+        });
+        under_way.insert(ask.listing, merged);
+        if !overtakes && ask.live.is_none() {
             return;
         }
         let id: ExchangeId = self.catalogue.listing(ask.listing).exchange;
@@ -128,9 +147,8 @@ impl RestDesk {
             let queue = if ask.urgent { &exchange.urgent } else { &exchange.background };
             queue.try_send(ask).is_ok()
         });
-        if sent {
-            under_way.insert(ask.listing);
-        } else {
+        if !sent && before.is_none() {
+            under_way.remove(&ask.listing);
             self.settle(exchanges, under_way, Outcome { ask, result: Err("no REST endpoint".to_owned()) });
         }
     }
@@ -138,7 +156,7 @@ impl RestDesk {
     fn settle(
         &mut self,
         exchanges: &[Option<Exchange>],
-        under_way: &mut HashSet<ListingId>,
+        under_way: &mut HashMap<ListingId, Ask>,
         outcome: Outcome,
     ) {
         let Outcome { ask, result } = outcome;
@@ -157,7 +175,7 @@ impl RestDesk {
             Err(why) => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(listing = ask.listing.index(), "REST: {why}");
-                if !ask.urgent {
+                if ask.live.is_some() && !ask.urgent {
                     return;
                 }
                 match self.next_listing(ask) {
@@ -212,11 +230,13 @@ fn open(
     tokio::spawn(async move {
         let permits = Arc::new(tokio::sync::Semaphore::new(FETCHES_MAX));
         let (bodies, mut fetched) = mpsc::channel::<(Ask, Result<Bytes, String>)>(FETCHES_MAX);
+        let mut being_fetched = HashSet::new();
         let mut next_at = tokio::time::Instant::now();
         loop {
             let ask = tokio::select! {
                 biased;
                 Some((ask, body)) = fetched.recv() => {
+                    being_fetched.remove(&ask.listing);
                     let received = RealClock.now().unix;
                     let result = body.and_then(|body| {
                         reader.read(&body, ask.listing, received).map_err(|e| e.to_string())
@@ -229,6 +249,10 @@ fn open(
                 ask = next_ask(&permits, next_at, &mut urgent_asks, &mut background_asks) => ask,
             };
             let Some((ask, permit)) = ask else { return };
+            if !being_fetched.insert(ask.listing) && ask.live.is_none() {
+                // What is on its way serves this one too.
+                continue;
+            }
             next_at = tokio::time::Instant::now() + gap;
             let url = reader.url(&catalogue.listing(ask.listing).symbol);
             let (client, bodies) = (client.clone(), bodies.clone());
