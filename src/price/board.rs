@@ -6,7 +6,7 @@
 //! - the deadline of the feed session it is live on (moved on by every frame that session hears), and
 //! - the end of its last REST confirmation.
 
-use super::{AssetId, Catalogue, ExchangeId, ListingId, Quote, SessionId, Symbol};
+use super::{AssetId, Catalogue, ExchangeId, ListingId, Quote, SessionId, Symbol, Tier};
 use crate::limits::FEED_SESSIONS_MAX;
 use crate::time::MonoNs;
 
@@ -162,15 +162,28 @@ impl<A> Board<A> {
     }
 
     /// Takes in a quote and what is ready to send for it. Returns whether it replaced the held one:
-    /// an older trade never does, its confirmation counts all the same.
+    /// an older trade never does, and REST does not say again what a living feed has said; the
+    /// confirmation counts all the same.
     pub fn update(&mut self, id: ListingId, quote: Quote, ready: A, confirmation: Confirmation) -> bool {
+        let echo = quote.tier == Tier::Rest && self.is_live(id);
         let row = &mut self.rows[id.index()];
-        let newer = row.held.as_ref().is_none_or(|(held, _)| quote.key >= held.key);
+        let newer = row.held.as_ref().is_none_or(|(held, _)| {
+            // Numbers of trades without ids follow receipt, so they cannot tell that it is the same one.
+            if echo { quote.key.time > held.key.time } else { quote.key >= held.key }
+        });
         if newer {
             row.held = Some((quote, ready));
         }
         self.confirm(id, confirmation);
         newer
+    }
+
+    /// Whether the listing is live on a connection that is not known to be gone.
+    fn is_live(&self, id: ListingId) -> bool {
+        self.rows[id.index()].live.is_some_and(|(session, connection)| {
+            let session = self.sessions[session.index()];
+            session.connection == connection && session.deadline != MonoNs(0)
+        })
     }
 
     /// Takes in a confirmation without a quote.
@@ -241,7 +254,7 @@ impl SymbolTable {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Currency, Exchange, Price, Tier, TradeKey};
+    use super::super::{Currency, Exchange, Price, TradeKey};
     use super::*;
     use crate::time::UnixNs;
 
@@ -301,6 +314,26 @@ mod tests {
         assert!(!board.update(listing(0), quote("1", 9, 9), 0, live(0, 1)));
         assert!(board.update(listing(0), quote("3", 10, 6), 0, live(0, 1)));
         assert_eq!(board.quote(listing(0)).unwrap().price.text().as_str(), "3");
+    }
+
+    #[test]
+    fn rest_does_not_repeat_what_a_living_feed_has_said() {
+        let mut board = Board::new(&catalogue(false));
+        let session = SessionId::new(0).unwrap();
+        let rest = || Quote { tier: Tier::Rest, ..quote("1", 10, 5) };
+        let later = Quote { tier: Tier::Rest, ..quote("2", 11, 1) };
+        let until = Confirmation::Until(MonoNs(500));
+        board.heard(session, 1, MonoNs(100));
+        board.update(listing(0), quote("1", 10, 5), 0, live(0, 1));
+        assert!(!board.update(listing(0), rest(), 0, until));
+        let numbered_later = Quote { tier: Tier::Rest, ..quote("1", 10, 6) };
+        assert!(!board.update(listing(0), numbered_later, 0, until));
+        assert_eq!(board.quote(listing(0)).unwrap().tier, Tier::Ws);
+        board.heard(session, 1, MonoNs(0));
+        assert!(board.update(listing(0), rest(), 0, until), "the feed is gone: REST is who says it now");
+        assert!(board.update(listing(0), quote("1", 10, 5), 0, live(0, 2)), "and the feed again");
+        assert_eq!(board.quote(listing(0)).unwrap().tier, Tier::Ws);
+        assert!(board.update(listing(0), later, 0, until), "a later trade is news from anybody");
     }
 
     #[test]
