@@ -63,6 +63,9 @@ impl MetricsText {
     }
 }
 
+/// What falls as well as rises.
+const GAUGES: &[&str] = &["request_waiting", "asset_fresh", "asset_listed"];
+
 /// What a family of several counters counts, where the counters' own descriptions say less.
 const FAMILY_HELP: &[(&str, &str)] = &[
     ("request_received", "Requests taken from the kernel, whatever became of them."),
@@ -93,7 +96,7 @@ fn shards(text: &mut MetricsText, facts: &Facts) {
         }
         done.push(name);
         let help = FAMILY_HELP.iter().find(|(n, _)| *n == name).map_or(counter.help(), |(_, help)| help);
-        let kind = if name == "request_waiting" { Kind::Gauge } else { Kind::Counter };
+        let kind = if GAUGES.contains(&name) { Kind::Gauge } else { Kind::Counter };
         text.family(&format!("beast_{name}"), help, kind);
         for (index, counters) in shards.iter().enumerate() {
             for member in Counter::ALL.iter().filter(|member| member.metric().0 == name) {

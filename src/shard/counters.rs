@@ -107,6 +107,8 @@ counters! {
     UpdateApplied = "price_update_applied" "";
     /// Prices taken from links that were older than what was held.
     UpdateOlder = "price_update_older" "";
+    /// Updates that found a link full; the newest of each listing followed when there was room.
+    LinkOverrun = "link_overrun" "";
     /// Assets that have a fresh price just now.
     AssetsFresh = "asset_fresh" "";
     /// Assets there are.

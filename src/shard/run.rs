@@ -374,6 +374,7 @@ impl Shard {
         let (datagrams, conns) = self.waiting.counts();
         let counters = &mut self.answerer.counters;
         counters.set(Counter::KernelDropped, drops);
+        counters.set(Counter::LinkOverrun, self.publisher.overruns);
         counters.set(Counter::UdpWaiting, datagrams as u64);
         counters.set(Counter::HttpWaiting, conns as u64);
         self.published.publish(counters);
