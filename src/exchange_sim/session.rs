@@ -309,9 +309,7 @@ fn garbage(protocol: &mut dyn Protocol, context: &mut Context<'_>) {
         taker_buys: true,
     };
     let nines = "9".repeat(40);
-    for price in
-        ["-1", "0", "NaN", "Infinity", "1e308", "", "1.2.3", "0x10", "null", " 5", "5 ", "--5", &nines]
-    {
+    for price in ["-1", "0", "NaN", "Infinity", "1e308", "", "1.2.3", "0x10", "null", "5 6", "--5", &nines] {
         protocol.traded(&[make(price, context.now_ns)], context);
     }
     // A good price a year ahead, and one from the dawn of time.
