@@ -69,6 +69,7 @@ fn replay(io: IoChoice, path: &Path, exchange: Exchange) {
     let options = SimOptions { replays: vec![replay], speed: Speed::Max, ..SimOptions::default() };
     let sim = Sim::start(options).unwrap();
     let mut config = config(io);
+    config.assets.clear();
     // One connection, so that one last trade comes after all others.
     enable(&mut config, &sim, exchange, "symbols_per_connection = 1000");
     list(&mut config, "AFTER", Some(NUMBER), &[(exchange, after(exchange))]);

@@ -33,7 +33,7 @@ pub(crate) fn engines() -> Vec<IoChoice> {
     }
 }
 
-/// One shard on free ports of loopback, with every exchange off.
+/// One shard on free ports of loopback, with every exchange and every built-in asset off.
 pub(crate) fn config(io: IoChoice) -> Config {
     let mut config = Config {
         listen: vec![Ipv4Addr::LOCALHOST.into()],
@@ -48,6 +48,9 @@ pub(crate) fn config(io: IoChoice) -> Config {
         ..Config::default()
     };
     config.rest.prewarm = false;
+    for asset in feed_setup(&Config::default(), None).unwrap().catalogue.assets() {
+        config.assets.insert(asset.symbol.to_string(), table("enabled = false"));
+    }
     for exchange in Exchange::ALL {
         config.feeds.insert(exchange.to_string(), table("enabled = false"));
     }
