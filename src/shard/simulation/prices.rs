@@ -120,6 +120,13 @@ impl Model {
         }
     }
 
+    /// The shard has looked at `now`: what was told since it looked before begins to count.
+    pub(super) fn seen(&mut self, before: MonoNs, now: MonoNs) {
+        for row in self.rows.iter_mut().filter(|row| row.failed_last >= before) {
+            row.failed_last = now;
+        }
+    }
+
     pub(super) fn quote(&mut self, id: ListingId, quote: Quote, confirmation: Confirmation, now: MonoNs) {
         let row = &mut self.rows[id.index()];
         if row.held.is_none_or(|held| quote.key >= held.key) {

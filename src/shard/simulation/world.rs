@@ -33,8 +33,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 const REST_MIN: Duration = Duration::from_millis(1_500);
 const REST_MAX: Duration = Duration::from_secs(30);
 
-/// How far time may have jumped past an instant when the world looks: two pauses of the machine.
-const JUMPS_MAX: Duration = Duration::from_millis(2 * PAUSE_NS_MAX as u64 / 1_000_000 + 50);
+/// How far time may have jumped past an instant when the world looks: three pauses of the
+/// machine: before it hears that it must leave, before its time is over, and after.
+const JUMPS_MAX: Duration = Duration::from_millis(3 * PAUSE_NS_MAX as u64 / 1_000_000 + 50);
 const PAUSE_NS_MAX: usize = 400_000_000;
 
 /// Steps before the faults stop.
@@ -255,6 +256,9 @@ impl World {
         let now = self.hands.now();
         side.streams.denied.extend(denied.iter().map(|listing| (now.mono, *listing)));
         let leaving = self.leaving_since.is_some();
+        if side.kernel.borrow().harvests > 0 {
+            side.model.seen(side.turned_at, now.mono);
+        }
         let model = &side.model;
         let circumstances = Circumstances {
             model,
