@@ -167,11 +167,15 @@ fn verified_json(one: &Verified) -> serde_json::Value {
 
 fn verified_text(one: &Verified, now: UnixNs) -> String {
     let verdict = if one.problem.is_none() { "ok" } else { "FAILED" };
-    let step = |name: &str, count: usize| match one.connections {
-        1 if count == 1 => name.to_owned(),
+    let steps = [("connected", one.connected), ("upgraded", one.upgraded), ("subscribed", one.subscribed)];
+    // Up to the first that is missing: it could not come further.
+    let reached = steps.iter().position(|(_, count)| *count == 0).map_or(steps.len(), |missing| missing + 1);
+    let step = |(name, count): &(&str, usize)| match one.connections {
+        1 if *count == 1 => (*name).to_owned(),
         1 => format!("not {name}"),
         needed => format!("{name} {count}/{needed}"),
     };
+    let steps: Vec<_> = steps[..reached].iter().map(step).collect();
     let mut text = format!("{:<14} {verdict:<7}", one.exchange);
     let mut lines = Vec::new();
     if one.connections > 0 {
@@ -179,14 +183,7 @@ fn verified_text(one: &Verified, now: UnixNs) -> String {
             0 => String::new(),
             acked => format!(", {acked} more accepted"),
         };
-        lines.push(format!(
-            "{}, {}, {}; live {}/{}{acked}",
-            step("connected", one.connected),
-            step("upgraded", one.upgraded),
-            step("subscribed", one.subscribed),
-            one.live,
-            one.listings,
-        ));
+        lines.push(format!("{}; live {}/{}{acked}", steps.join(", "), one.live, one.listings));
     }
     if let Some(first) = &one.first {
         let age = Duration::from_nanos(now.0.saturating_sub(first.time.0));
