@@ -241,7 +241,7 @@ impl Guest for FeedGuest {
         let why = match cause {
             Ended::Closed => "the connection was closed without a word".to_owned(),
             Ended::Error(code) => io::Error::from_raw_os_error(code).to_string(),
-            Ended::NoBuffers | Ended::Quiet => "the connection ended".to_owned(),
+            Ended::NoBuffers | Ended::Full | Ended::Quiet => "the connection ended".to_owned(),
         };
         self.over(why, EndKind::Failed, publisher);
     }

@@ -105,6 +105,8 @@ pub enum Ended {
     Closed,
     /// All lent buffers are out; more will be when some are released.
     NoBuffers,
+    /// As many connections are there as may be: one more came and was closed.
+    Full,
     /// It was disarmed, or the kernel ended it without an error.
     Quiet,
     /// The kernel's error number.

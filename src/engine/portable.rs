@@ -16,7 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::{BufferId, ConnId, Datagram, Ended, Engine, Event, ListenerIndex, SocketLoss, Sockets, UdpIndex};
-use crate::limits::RECV_BATCH_LEN;
+use crate::limits::{FEED_SESSIONS_MAX, RECV_BATCH_LEN};
 use crate::sys::mmsg::{ReceiveBatch, SendBatch, send_one};
 use crate::sys::net::socket_drops;
 use crate::sys::pin::pin_thread;
@@ -60,7 +60,9 @@ pub struct PortableEngine {
     free_buffers: Vec<u32>,
     polled: Vec<EpollEvent>,
     unpolled: u32,
-    connections_max: usize,
+    /// Connections accepted and not closed.
+    accepted: usize,
+    accepted_max: usize,
 }
 
 struct UdpSide {
@@ -89,6 +91,7 @@ struct Conn {
     ending: bool,
     listed: bool,
     sending: Option<(Vec<u8>, usize)>,
+    adopted: bool,
 }
 
 struct StreamBuffer {
@@ -125,7 +128,8 @@ impl Token {
 }
 
 impl PortableEngine {
-    /// Takes over a shard's sockets; holds at most `connections_max` connections.
+    /// Takes over a shard's sockets; holds at most `connections_max` accepted connections, and
+    /// beside them as many adopted ones as there may be feeds.
     ///
     /// # Errors
     /// The kernel's.
@@ -152,14 +156,17 @@ impl PortableEngine {
             udp: udp.collect(),
             listeners: sockets.tcp.iter().map(|_| ListenerSide { armed: false, hot: true }).collect(),
             conns: Vec::new(),
-            free_conns: (0..u32::try_from(connections_max).unwrap_or(u32::MAX)).rev().collect(),
+            free_conns: (0..u32::try_from(connections_max + FEED_SESSIONS_MAX).unwrap_or(u32::MAX))
+                .rev()
+                .collect(),
             readable: VecDeque::new(),
             done: Vec::new(),
             buffers: std::iter::repeat_with(buffer).take(STREAM_BUFFERS).collect(),
             free_buffers: (0..STREAM_BUFFERS as u32).collect(),
             polled: vec![EpollEvent::empty(); 256],
             unpolled: 0,
-            connections_max,
+            accepted: 0,
+            accepted_max: connections_max,
             sockets,
         })
     }
@@ -223,7 +230,7 @@ impl PortableEngine {
         }
     }
 
-    fn add_conn(&mut self, stream: OwnedFd) -> io::Result<ConnId> {
+    fn add_conn(&mut self, stream: OwnedFd, adopted: bool) -> io::Result<ConnId> {
         let Some(slot) = self.free_conns.pop() else {
             return Err(io::Error::from_raw_os_error(Errno::ENFILE as i32));
         };
@@ -238,15 +245,21 @@ impl PortableEngine {
             self.free_conns.push(slot);
             return Err(e.into());
         }
-        *conn = Conn { generation: id.generation, stream: Some(stream), ..Conn::default() };
+        *conn = Conn { generation: id.generation, stream: Some(stream), adopted, ..Conn::default() };
+        self.accepted += usize::from(!adopted);
         Ok(id)
     }
 
     fn accept(&mut self, index: usize, events: &mut Vec<Event>) {
         let listener = ListenerIndex(u8::try_from(index).unwrap_or(u8::MAX));
         for _ in 0..ACCEPTS_PER_HARVEST {
-            let accepted = self.sockets.tcp[index].accept().and_then(|(s, _)| self.add_conn(s.into()));
-            match accepted {
+            let accepted = self.sockets.tcp[index].accept();
+            if accepted.is_ok() && self.accepted >= self.accepted_max {
+                self.listeners[index].armed = false;
+                events.push(Event::AcceptEnded(listener, Ended::Full));
+                return;
+            }
+            match accepted.and_then(|(stream, _)| self.add_conn(stream.into(), false)) {
                 Ok(id) => events.push(Event::Accepted(listener, id)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.listeners[index].hot = false;
@@ -455,18 +468,20 @@ impl Engine for PortableEngine {
     fn close(&mut self, conn: ConnId) {
         if let Some(c) = self.conn(conn) {
             // Closing the only descriptor takes it out of epoll too.
+            let adopted = c.adopted;
             *c = Conn { generation: c.generation, ..Conn::default() };
+            self.accepted -= usize::from(!adopted);
             self.free_conns.push(conn.slot);
             self.done.retain(|event| !matches!(event, Event::Sent(id, ..) if *id == conn));
         }
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> io::Result<ConnId> {
-        self.add_conn(socket)
+        self.add_conn(socket, true)
     }
 
     fn connections_max(&self) -> usize {
-        self.connections_max
+        self.accepted_max + FEED_SESSIONS_MAX
     }
 
     fn loss(&self, socket: UdpIndex) -> SocketLoss {

@@ -101,7 +101,7 @@ counters! {
     ConnectionAccepted = "connection_accepted" "";
     /// Connections closed, by either side.
     ConnectionClosed = "connection_closed" "";
-    /// Connections refused or closed because the shard holds as many as it may.
+    /// Connections closed at once because the shard holds as many as it may.
     ConnectionRefused = "connection_refused" "";
     /// Prices taken from links.
     UpdateApplied = "price_update_applied" "";

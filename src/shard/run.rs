@@ -61,7 +61,7 @@ pub struct Shard {
     settled: Vec<(ListingId, bool)>,
     /// Sockets and listeners to arm again when buffers are back.
     pub(super) rearm: Vec<Rearm>,
-    /// Listeners that are not armed because all connections, files or memory are taken.
+    /// Listeners that are not armed because files or memory have run out.
     pub(super) refused_accepts: Vec<ListenerIndex>,
     late_room: Box<[u8; UDP_PAYLOAD_MAX]>,
     house_at: MonoNs,
@@ -79,7 +79,7 @@ pub(super) enum Rearm {
 }
 
 /// Whether something ended for want of what will not be there a moment later: files, memory.
-fn out_of_room(ended: Ended) -> bool {
+pub(super) fn out_of_room(ended: Ended) -> bool {
     matches!(ended, Ended::Error(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
@@ -227,15 +227,7 @@ impl Shard {
                 self.rearm.push(Rearm::Udp(socket));
             }
             Event::Accepted(listener, conn) => self.accepted(engine, now, listener, conn),
-            Event::AcceptEnded(listener, ended) => {
-                self.count_ended(ended);
-                if out_of_room(ended) {
-                    // Asked again by the next sweep: at once it would end at once, and the loop spin.
-                    self.refused_accepts.push(listener);
-                } else {
-                    self.rearm.push(Rearm::Accept(listener));
-                }
-            }
+            Event::AcceptEnded(listener, ended) => self.accept_ended(listener, ended),
             Event::Received(conn, buffer) => self.received(engine, now, conn, buffer),
             Event::ReceiveEnded(conn, ended) => self.receive_ended(engine, now, conn, ended),
             Event::Sent(conn, bytes, result) => self.sent(engine, now, conn, bytes, result),

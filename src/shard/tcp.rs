@@ -6,7 +6,7 @@ use super::answer::{Attempt, HttpVerdict};
 use super::conns::{Conn, Http, INPUT_HIGH, LINGER_BYTES, LINGER_NS, OUT_HIGH, Role};
 use super::counters::Counter;
 use super::guest::{Arrival, Keep};
-use super::run::{Rearm, Shard};
+use super::run::{Rearm, Shard, out_of_room};
 use super::waiting::{Waiter, Who};
 use crate::engine::{BufferId, ConnId, Ended, Engine, ListenerIndex};
 use crate::http::head::{self, Head};
@@ -52,18 +52,28 @@ impl Shard {
         engine.arm_receive(id);
     }
 
+    /// A listener is not armed any more.
+    pub(super) fn accept_ended(&mut self, listener: ListenerIndex, ended: Ended) {
+        if ended == Ended::Full {
+            // Armed again at once, so that the next one too is told at once, and may try another shard.
+            self.answerer.counters.add(Counter::ConnectionRefused, 1);
+            self.rearm.push(Rearm::Accept(listener));
+            return;
+        }
+        self.count_ended(ended);
+        if out_of_room(ended) {
+            // Asked again by the next sweep: at once it would end at once, and the loop spin.
+            self.refused_accepts.push(listener);
+        } else {
+            self.rearm.push(Rearm::Accept(listener));
+        }
+    }
+
     /// Arms a listener again, unless the shard is leaving.
     pub(super) fn rearm_accept<E: Engine>(&mut self, engine: &mut E, listener: ListenerIndex) {
-        if self.leaving.is_some() {
-            return;
+        if self.leaving.is_none() {
+            engine.arm_accept(listener);
         }
-        if self.conns.len() >= engine.connections_max() {
-            // Asked again by the next sweep, when somebody may have left.
-            self.answerer.counters.add(Counter::ConnectionRefused, 1);
-            self.refused_accepts.push(listener);
-            return;
-        }
-        engine.arm_accept(listener);
     }
 
     pub(super) fn received<E: Engine>(&mut self, engine: &mut E, now: Now, id: ConnId, buffer: BufferId) {
@@ -334,7 +344,8 @@ impl Shard {
                 self.rearm.push(Rearm::Receive(id));
                 self.conns.put(conn);
             }
-            Ended::Quiet => self.conns.put(conn),
+            // Full is said of listeners only.
+            Ended::Quiet | Ended::Full => self.conns.put(conn),
             Ended::Closed | Ended::Error(_) => {
                 conn.peer_done = true;
                 conn.receiving = false;

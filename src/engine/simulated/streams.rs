@@ -288,7 +288,7 @@ impl Kernel {
             // No connection is free: the newcomer is turned away.
             self.streams.peers[peer.0].closed = true;
             self.streams.listeners[index].arming = Arming::Idle;
-            self.ready.push_back(Event::AcceptEnded(listener, Ended::Error(Errno::ENFILE as i32)));
+            self.ready.push_back(Event::AcceptEnded(listener, Ended::Full));
         }
     }
 

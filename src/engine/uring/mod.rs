@@ -244,7 +244,10 @@ impl UringEngine {
             if again && done.result == Err(libc::ECANCELED) {
                 self.arm_accept(index);
             } else {
-                events.push(Event::AcceptEnded(index, ended(done.result)));
+                // The kernel takes a connection before it looks for a slot, and closes it when there is none.
+                let full = done.result == Err(libc::ENFILE);
+                let why = if full { Ended::Full } else { ended(done.result) };
+                events.push(Event::AcceptEnded(index, why));
             }
         }
     }
