@@ -102,7 +102,7 @@ impl Flights {
     /// Gives up what should have left longer than `lost_after` ago. Returns how many that were.
     pub(crate) fn expire(&mut self, now: MonoNs, lost_after: Duration) -> u64 {
         let mut given_up = 0;
-        for (index, slot) in (0_u16..).zip(&mut self.slots) {
+        for (index, slot) in (0..=u16::MAX).zip(&mut self.slots) {
             if slot.waiting && now.since(slot.from) > lost_after {
                 slot.waiting = false;
                 slot.overdue = slot.generation;
@@ -156,5 +156,6 @@ mod tests {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), Flights::MOST);
+        assert_eq!(flights.expire(MonoNs(2), Duration::from_nanos(1)), Flights::MOST as u64);
     }
 }
