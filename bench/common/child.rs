@@ -17,10 +17,12 @@ pub enum Part {
     Shard,
     /// The bare HTTP responder on a ring.
     RingHttp,
+    /// Clients with many connections.
+    HttpClients,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Floor, Self::Shard, Self::RingHttp];
+    const ALL: [Self; 4] = [Self::Floor, Self::Shard, Self::RingHttp, Self::HttpClients];
 
     /// Its name, the first argument of the child.
     pub const fn name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Part {
             Self::Floor => "floor-server",
             Self::Shard => "shard-server",
             Self::RingHttp => "ring-http-server",
+            Self::HttpClients => "http-clients",
         }
     }
 
@@ -96,6 +99,22 @@ impl Server {
     /// When it has ended.
     pub fn cpu(&self) -> io::Result<CpuTime> {
         CpuTime::of(self.child.id())
+    }
+
+    /// Memory it holds and the most it ever held, in bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn memory(&self) -> io::Result<(u64, u64)> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        match (kib("VmRSS"), kib("VmHWM")) {
+            (Some(now), Some(most)) => Ok((now << 10, most << 10)),
+            _ => Err(io::Error::other("the server has ended: it holds no memory")),
+        }
     }
 
     /// Whether it has ended, and how.

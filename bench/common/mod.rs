@@ -2,10 +2,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each program uses a part of this")]
 
 pub mod child;
+pub mod clients;
+pub mod costly;
 pub mod cpu;
 pub mod fixture;
 pub mod floor;
 pub mod machine;
+pub mod metrics;
 pub mod nginx;
 pub mod report;
 pub mod ring_http;
@@ -55,6 +58,7 @@ pub fn main<A: clap::Parser>(smoke: &[&str], measure: fn(&A) -> io::Result<bool>
     end(match child::Part::of(&args) {
         Some(child::Part::Floor) => floor::be_child(&args).map(|()| true),
         Some(child::Part::RingHttp) => ring_http::be_child(&args).map(|()| true),
+        Some(child::Part::HttpClients) => clients::be_child(&args).map(|()| true),
         Some(child::Part::Shard) => shard::be_child(&args).map(|()| true),
         None => measure(&A::parse_from(args)),
     })

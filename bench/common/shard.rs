@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use beast::account::Token;
 use beast::engine::{PortableEngine, Sockets, UdpSend, UringEngine, UringOptions, run_on_glommio};
-use beast::shard::{Inbox, LINK_LEN, Options, Published, Shard, links};
+use beast::shard::{Control, Inbox, LINK_LEN, Options, Published, Shard, links};
 use beast::sys::net::{open_tcp, open_udp};
 use beast::time::RealClock;
 use clap::{Parser, ValueEnum};
+use crossbeam_channel::Sender;
 use serde::Serialize;
 
 use super::child::{Part, Server, leave_with_parent};
@@ -123,28 +124,43 @@ pub fn be_child(args: &[OsString]) -> io::Result<()> {
 }
 
 fn shard(token: &Token, spin: Duration) -> io::Result<Shard> {
+    let Told { shard, control, .. } = told_shard(token, spin, 1)?;
+    // Nobody tells this shard anything; the sender is forgotten so that the channel stays open.
+    std::mem::forget(control);
+    Ok(shard)
+}
+
+/// A shard that can be told to stop and whose counters can be read.
+pub struct Told {
+    /// Without engine and clock.
+    pub shard: Shard,
+    /// Where it is told.
+    pub control: Sender<Control>,
+    /// What it counts.
+    pub published: Arc<Published>,
+}
+
+/// Makes a shard for one UDP socket and `tcp` listeners.
+///
+/// # Errors
+/// As [`fixture::answerer`].
+pub fn told_shard(token: &Token, spin: Duration, tcp: u8) -> io::Result<Told> {
     let answerer = fixture::answerer(token)?;
     let (publisher, receivers) = links(answerer.catalogue(), 1, LINK_LEN);
-    // Nobody tells this shard anything; the sender is forgotten so that the channel stays open.
-    let (sender, control) = crossbeam_channel::unbounded();
-    std::mem::forget(sender);
+    let (control, controlled) = crossbeam_channel::unbounded();
     let options = Options {
         udp: 1,
-        tcp: 1,
+        tcp,
         spin,
         rest_deadline: Duration::from_millis(800),
         http_idle: Duration::from_secs(60),
         http_head: Duration::from_secs(10),
         drain: Duration::from_secs(1),
     };
-    Ok(Shard::new(
-        answerer,
-        publisher,
-        Inbox::new(receivers),
-        control,
-        Arc::clone(&Published::new()),
-        options,
-    ))
+    let published = Published::new();
+    let inbox = Inbox::new(receivers);
+    let shard = Shard::new(answerer, publisher, inbox, controlled, Arc::clone(&published), options);
+    Ok(Told { shard, control, published })
 }
 
 /// Runs a future whose waits block the thread themselves.

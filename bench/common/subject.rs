@@ -56,6 +56,8 @@ pub struct SubjectArgs {
 pub struct Subject {
     /// The process.
     pub server: Server,
+    /// Where it tells how it is, if it does.
+    pub health: Option<SocketAddr>,
     token: Token,
     symbols: Vec<Symbol>,
     /// Its folder, gone when it is.
@@ -73,7 +75,7 @@ impl SubjectArgs {
                 let token = Token::generate()
                     .map_err(|_| io::Error::other("the machine has no randomness to give"))?;
                 let server = shard::start(io, self.send, self.spin_us, &token, cpus.server)?;
-                Ok(Subject { server, token, symbols: fixture::symbols()?, _folder: None })
+                Ok(Subject { server, health: None, token, symbols: fixture::symbols()?, _folder: None })
             }
             What::Beast => self.start_beast(io, cpus),
         }
@@ -101,11 +103,17 @@ impl SubjectArgs {
             io::Error::other(format!("{e}; {command:?} said:\n{said}"))
         })?;
         let symbols = self.assets.iter().map(|text| Symbol::parse(text).map_err(io::Error::other));
-        Ok(Subject { server, token, symbols: symbols.collect::<io::Result<_>>()?, _folder: Some(folder) })
+        let symbols = symbols.collect::<io::Result<_>>()?;
+        Ok(Subject { server, health: Some(at(health)), token, symbols, _folder: Some(folder) })
     }
 }
 
 impl Subject {
+    /// The key it knows.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
     /// v1 requests that it answers.
     pub fn requests_v1(&self) -> V1 {
         V1::new(&self.token.reveal(), &self.symbols)
