@@ -64,8 +64,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) denied: &'a [ListingId],
     pub(super) leaving: bool,
     pub(super) rest_deadline_ns: u64,
-    /// What was told since then the shard has seen for the first time.
-    pub(super) told_since: MonoNs,
+    /// The time of what the shard has just been told.
+    pub(super) told_at: MonoNs,
 }
 
 /// All UDP clients of one shard.
@@ -218,7 +218,7 @@ impl Datagrams {
             if waited.as_nanos() > u128::from(c.rest_deadline_ns) + 60_000_000 {
                 return Err(format!("{peer} waits for {waited:?}: {request:?}"));
             }
-            let news = |row: &Row| row.symbol == asset && row.news_last >= c.told_since;
+            let news = |row: &Row| row.symbol == asset && row.news_last == c.told_at;
             let fresh = matches!(c.model.choose(asset, source, now.mono), Chosen::Fresh(_));
             if fresh && c.model.rows.iter().any(news) && !matches!(request.ask, Ask::Several { .. }) {
                 return Err(format!("{peer} still waits for what has come: {request:?}"));

@@ -59,7 +59,8 @@ impl Script {
         let back = if self.random.chance(200) { self.random.below(2_000_000_000) as u64 } else { 0 };
         Quote {
             price: Price::parse(price.as_bytes()).unwrap(),
-            key: TradeKey { time: UnixNs(self.now.unix.0 - back), number: self.trades },
+            // No two trades are of one time: which of two publishers was heard first would decide.
+            key: TradeKey { time: UnixNs(self.now.unix.0 + self.trades - back), number: self.trades },
             received: self.now.unix,
             tier,
         }
@@ -109,9 +110,15 @@ impl Script {
             let until = Confirmation::Until(MonoNs(now.0 + REST_TTL_NS));
             match self.random.below(10) {
                 0..2 => publisher.rest_failed(id),
-                2..4 if self.truth.rows[id.index()].held.is_some() => {
+                2..6 if self.truth.rows[id.index()].held.is_some() => {
+                    let held = self.truth.rows[id.index()].held.unwrap();
                     self.truth.confirm(id, until, now);
-                    publisher.confirm(id, until);
+                    if self.random.chance(500) {
+                        publisher.confirm(id, until);
+                    } else {
+                        // The same trade as a shard may have heard of from the feed.
+                        publisher.quote(id, Quote { tier: Tier::Rest, ..held }, until);
+                    }
                 }
                 _ => {
                     let quote = self.quote_now(Tier::Rest);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::price::{
     AssetId, Catalogue, Confirmation, Currency, Exchange, ExchangeId, ListingId, Quote, SessionId, Symbol,
+    Tier,
 };
 use crate::shard::Update;
 use crate::time::MonoNs;
@@ -120,16 +121,19 @@ impl Model {
         }
     }
 
-    /// The shard has looked at `now`: what was told since it looked before begins to count.
-    pub(super) fn seen(&mut self, before: MonoNs, now: MonoNs) {
-        for row in self.rows.iter_mut().filter(|row| row.failed_last >= before) {
-            row.failed_last = now;
-        }
-    }
-
     pub(super) fn quote(&mut self, id: ListingId, quote: Quote, confirmation: Confirmation, now: MonoNs) {
+        let feed_lives = self.rows[id.index()].live.is_some_and(|(session, connection)| {
+            let (known, deadline) = self.sessions[session.index()];
+            known == connection && deadline != MonoNs(0)
+        });
         let row = &mut self.rows[id.index()];
-        if row.held.is_none_or(|held| quote.key >= held.key) {
+        let newer = match row.held {
+            None => true,
+            // REST repeats what the feed has said.
+            Some(held) if quote.tier == Tier::Rest && feed_lives => quote.key.time > held.key.time,
+            Some(held) => quote.key >= held.key,
+        };
+        if newer {
             row.held = Some(quote);
             row.history.push((now, quote));
         }

@@ -18,7 +18,7 @@ use super::{Keys, Tally};
 use crate::engine::UdpIndex;
 use crate::engine::simulated::{Faults, Kernel, PeerIndex, Random, SimulatedEngine};
 use crate::ledger::Segment;
-use crate::price::ListingId;
+use crate::price::{ListingId, Quote};
 use crate::shard::{
     Answerer, Arrival, Control, Counter, Counters, Inbox, Options, Published, Publisher, Shard, ShardSecrets,
     Update, links,
@@ -63,9 +63,9 @@ struct Side {
     published: Arc<Published>,
     /// What its publishers have sent, and where it is to go.
     links: Vec<(Receiver<Update>, Sender<Update>)>,
+    /// What lies in its inbox, link by link.
+    unseen: [Vec<Update>; 2],
     model: Model,
-    /// When it last did not just go on parking.
-    turned_at: MonoNs,
     datagrams: Datagrams,
     streams: Streams,
     running: Option<Running>,
@@ -144,7 +144,7 @@ impl World {
                     published,
                     links: relays,
                     model: Model::new(),
-                    turned_at: now.mono,
+                    unseen: [Vec::new(), Vec::new()],
                     datagrams: Datagrams::default(),
                     streams: Streams::default(),
                     running: Some(running),
@@ -223,14 +223,13 @@ impl World {
         Ok(())
     }
 
-    /// Hands some of what the links hold to a shard's inbox and to its model.
+    /// Hands some of what the links hold to a shard's inbox.
     fn forward(&mut self, index: usize, all: bool) {
-        let now = self.hands.now().mono;
         let side = &mut self.sides[index];
-        for (from, to) in &side.links {
+        for ((from, to), unseen) in side.links.iter().zip(&mut side.unseen) {
             let count = if all { usize::MAX } else { self.random.below(6) };
             for update in from.try_iter().take(count) {
-                side.model.apply(&update, now);
+                unseen.push(update.clone());
                 let _ = to.send(update);
             }
         }
@@ -256,8 +255,12 @@ impl World {
         let now = self.hands.now();
         side.streams.denied.extend(denied.iter().map(|listing| (now.mono, *listing)));
         let leaving = self.leaving_since.is_some();
-        if side.kernel.borrow().harvests > 0 {
-            side.model.seen(side.turned_at, now.mono);
+        // It may just have gone on parking; else it has looked into its inbox first of all.
+        let turned = side.kernel.borrow().harvests > 0;
+        if turned {
+            for update in side.unseen.iter_mut().flat_map(|unseen| unseen.drain(..)) {
+                side.model.apply(&update, now.mono);
+            }
         }
         let model = &side.model;
         let circumstances = Circumstances {
@@ -265,15 +268,14 @@ impl World {
             denied: &denied,
             leaving,
             rest_deadline_ns: u64::try_from(REST_DEADLINE.as_nanos()).unwrap(),
-            told_since: side.turned_at,
+            told_at: now.mono,
         };
         let log = std::mem::take(&mut side.kernel.borrow_mut().log);
         for entry in log {
             side.datagrams.note(&entry, Keys::shared(), &circumstances)?;
         }
-        if side.kernel.borrow().harvests > 0 {
+        if turned {
             side.datagrams.check_waiting(now, &circumstances)?;
-            side.turned_at = now.mono;
             check_books(&side.published.read())?;
         }
         Ok(())
@@ -287,7 +289,7 @@ impl World {
                 denied: &[],
                 leaving: self.leaving_since.is_some(),
                 rest_deadline_ns: u64::try_from(REST_DEADLINE.as_nanos()).unwrap(),
-                told_since: now,
+                told_at: now,
             };
             let kernel = &mut side.kernel.borrow_mut();
             side.streams.act(&mut self.random, kernel, hurry, &LIMITS, now, &circumstances)?;
@@ -329,7 +331,8 @@ impl World {
             let lasted = self.hands.now().mono.since(since);
             let open: usize = self.sides.iter().map(|side| side.streams.open()).sum();
             let waiting: u64 = self.sides.iter().map(|side| waiting(&side.published.read())).sum();
-            if lasted > REST_MAX || (lasted > REST_MIN && open == 0 && waiting == 0) {
+            let unseen = self.sides.iter().flat_map(|side| &side.unseen).any(|unseen| !unseen.is_empty());
+            if lasted > REST_MAX || (lasted > REST_MIN && open == 0 && waiting == 0 && !unseen) {
                 break;
             }
         }
@@ -349,8 +352,10 @@ impl World {
         let truth = &self.script.lock().unwrap().truth;
         for (number, side) in self.sides.iter().enumerate() {
             for (index, row) in truth.rows.iter().enumerate() {
-                if side.model.rows[index].held != row.held {
-                    let held = side.model.rows[index].held;
+                let held = side.model.rows[index].held;
+                // Who said it is left open where the feed and REST tell of the same trade.
+                let newest = |quote: Quote| (quote.key, quote.price.text().as_str().to_owned());
+                if held.map(newest) != row.held.map(newest) {
                     return Err(format!("shard {number} was told {held:?} in the end, not {:?}", row.held));
                 }
                 let (told, said) = (side.model.fresh_until(index), truth.fresh_until(index));
