@@ -157,7 +157,7 @@ fn answer(words: &[u64; 10], bytes: &[u8; ANSWER_LEN]) -> Option<Answer> {
         request_id,
         symbol: Symbol::from_padded(symbol.to_le_bytes())?,
         price: Price::from_parts(mantissa.cast_signed(), i8::from_le_bytes([bytes[7]])).ok()?,
-        currency: Currency::from_bytes(&currency[..currency_len])?,
+        currency: Currency::from_bytes(&currency[..currency_len]).filter(|c| *c.padded() == currency)?,
         exchange: ExchangeId::new(usize::from(bytes[6])).ok()?,
         tier: tier_of(bytes[5])?,
         exchange_time_ns,

@@ -124,6 +124,18 @@ fn an_answer_says_what_was_written() {
 }
 
 #[test]
+fn a_currency_is_only_what_the_server_writes() {
+    for currency in [b"USD\0X\0\0\0", b"usd\0\0\0\0\0", b"\0USD\0\0\0\0"] {
+        let mut bytes = [0; ANSWER_LEN];
+        template().write(&mut bytes, 42, record(), &ANSWER_KEY).unwrap();
+        bytes[40..48].copy_from_slice(currency);
+        let tag = SipHash::new(ANSWER_KEY.0).hash(&bytes[..80]);
+        bytes[80..].copy_from_slice(&tag.to_le_bytes());
+        assert_eq!(Reply::parse(&bytes, &ANSWER_KEY), Err(ReplyFault::OutOfRange));
+    }
+}
+
+#[test]
 fn an_error_says_what_was_written() {
     let mut bytes = [0xff; 64];
     assert_eq!(write_error(&mut bytes, ERROR_LEN, &refusal(), Some(&ANSWER_KEY)), Some(ERROR_LEN));
