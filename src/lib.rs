@@ -35,3 +35,6 @@ pub mod load;
 pub mod config;
 
 pub mod appliance;
+
+#[doc(hidden)]
+pub mod fuzz;

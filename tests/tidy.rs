@@ -33,7 +33,7 @@ const COUNTERS: &str = "shard::Counters";
 const COUNTER: &str = "shard::Counter";
 
 /// Parts of `src/` that put the rooms together and may name them all.
-const COMPOSITION: &[&str] = &["main", "lib", "cli", "config", "appliance"];
+const COMPOSITION: &[&str] = &["main", "lib", "cli", "config", "appliance", "fuzz"];
 
 /// Rooms of pure functions, and what in a line shows that one is not.
 const PURE_ROOMS: &[&str] = &["price", "wire", "http", "limits"];

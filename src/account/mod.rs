@@ -10,6 +10,8 @@
 //! Only live keys stand in a table: what was revoked is not there, and neither protocol can find
 //! it. Nothing here allocates to answer, and nothing secret is ever printed.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod network;
 mod recognizer;
 mod table;

@@ -127,6 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::account::fuzz;
 
     fn network(text: &str) -> Network {
         text.parse().unwrap()
@@ -189,9 +190,12 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in "\\PC{0,40}") {
-            if let Ok(network) = text.parse::<Network>() {
-                prop_assert!(network.contains(network.first));
-            }
+            fuzz::network(text.as_bytes());
+        }
+
+        #[test]
+        fn nearly_networks_are_survived(text in "[0-9a-f]{0,4}[.:]{1,2}[0-9a-f.:]{0,20}/?[0-9]{0,3}") {
+            fuzz::network(text.as_bytes());
         }
 
         #[test]

@@ -169,7 +169,7 @@ mod tests {
         text.push_str(&Token::generate().unwrap().reveal()[PUBLIC_TEXT_LEN..42]);
         text.push_str("0000000");
         // Without a right checksum it would not reach the hash at all.
-        super::super::token::tests::with_checksum(&text)
+        crate::account::token::with_checksum(&text)
     }
 
     #[test]

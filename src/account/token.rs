@@ -27,7 +27,7 @@ const PREFIX: &[u8; 3] = b"tb_";
 const PUBLIC_DIGITS: usize = 13;
 const SECRET_DIGITS: usize = 26;
 const CHECKSUM_DIGITS: usize = 7;
-const CHECKED_LEN: usize = PUBLIC_TEXT_LEN + SECRET_DIGITS;
+pub(super) const CHECKED_LEN: usize = PUBLIC_TEXT_LEN + SECRET_DIGITS;
 
 const _: () = assert!(TOKEN_LEN == 49 && TOKEN_LEN <= TOKEN_LEN_MAX);
 
@@ -232,6 +232,13 @@ fn encode(number: u128, digits: usize, text: &mut String) {
     }
 }
 
+/// The first 42 characters of `text` with the checksum that belongs to them. For tests.
+pub(super) fn with_checksum(text: &str) -> String {
+    let mut text = text[..CHECKED_LEN].to_owned();
+    encode(u128::from(crc32(text.as_bytes())), CHECKSUM_DIGITS, &mut text);
+    text
+}
+
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(bytes);
@@ -239,10 +246,11 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::account::fuzz;
 
     fn token(public_id: u64, secret: u128) -> Token {
         Token { public_id, secret: secret.to_be_bytes() }
@@ -264,13 +272,6 @@ pub(super) mod tests {
     const EXAMPLE_HASH: &str = "be45cb2605bf36bebde684841a28f0fd43c69850a3dce5fedba69928ee3a8991";
     const EXAMPLE_REQUEST_KEY: &str = "cf727f145168a140526225b23594c27a";
     const EXAMPLE_ANSWER_KEY: &str = "f1761e4f000a4838bcf8f94348d01f24";
-
-    /// `text` with its last characters replaced by the checksum that belongs to it.
-    pub(crate) fn with_checksum(text: &str) -> String {
-        let mut text = text[..CHECKED_LEN].to_owned();
-        encode(u128::from(crc32(text.as_bytes())), CHECKSUM_DIGITS, &mut text);
-        text
-    }
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -351,6 +352,12 @@ pub(super) mod tests {
         #[test]
         fn arbitrary_bytes_are_no_token(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             prop_assert!(Token::parse(&bytes).is_err());
+            fuzz::token(&bytes);
+        }
+
+        #[test]
+        fn nearly_tokens_are_survived(text in "tb_[0-9a-hj-km-np-tv-z]{39}[0-9a-z]{0,8}") {
+            fuzz::token(text.as_bytes());
         }
     }
 }

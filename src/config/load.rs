@@ -90,9 +90,14 @@ impl Effective {
         for flag in &sources.flags {
             loader.flag(flag);
         }
-        loader.check_ports();
-        let Loader { effective, problems } = loader;
-        if problems.is_empty() { Ok(effective) } else { Err(Problems(problems)) }
+        loader.finish()
+    }
+
+    /// As [`load`](Self::load) of one file with this text and nothing else.
+    pub(super) fn of_text(path: &Path, text: &str) -> Result<Self, Problems> {
+        let mut loader = Loader::default();
+        loader.text(path, text);
+        loader.finish()
     }
 
     /// Where the value of a key came from: a setting's key, or `feeds.NAME.MEMBER`.
@@ -115,6 +120,12 @@ impl Default for Loader {
 }
 
 impl Loader {
+    fn finish(mut self) -> Result<Effective, Problems> {
+        self.check_ports();
+        let Self { effective, problems } = self;
+        if problems.is_empty() { Ok(effective) } else { Err(Problems(problems)) }
+    }
+
     fn problem(&mut self, what: String, cure: String) {
         self.problems.push(Problem { what, cure });
     }
@@ -131,19 +142,24 @@ impl Loader {
                 );
             }
         };
+        self.text(path, &text);
+    }
+
+    /// What the file at `path` holds.
+    fn text(&mut self, path: &Path, text: &str) {
         let broken = |error: &toml::de::Error| Problem {
             what: format!(
                 "{}:{} is not TOML: {}",
                 path.display(),
-                line_of(&text, error.span().map_or(0, |span| span.start)),
+                line_of(text, error.span().map_or(0, |span| span.start)),
                 error.message().lines().collect::<Vec<_>>().join(", ")
             ),
             cure: "correct that line; strings need quotes, tables stand in [brackets]".to_owned(),
         };
         // Once for the places, once for the values.
-        match (DeTable::parse(&text), text.parse::<Table>()) {
+        match (DeTable::parse(text), text.parse::<Table>()) {
             (Ok(places), Ok(values)) => {
-                self.table(&InFile { path, text: &text }, "", places.get_ref(), &values);
+                self.table(&InFile { path, text }, "", places.get_ref(), &values);
             }
             (Err(error), _) | (_, Err(error)) => self.problems.push(broken(&error)),
         }

@@ -11,6 +11,8 @@
 //! flags ┘
 //! ```
 
+#[doc(hidden)]
+pub mod fuzz;
 mod load;
 mod nearest;
 mod print;

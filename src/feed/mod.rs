@@ -6,6 +6,8 @@ pub mod data;
 mod endpoint;
 mod extract;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod path;
 mod plan;
 mod rest;

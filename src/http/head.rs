@@ -442,25 +442,5 @@ fn decimal(digits: &[u8]) -> Option<usize> {
     Some(digits.iter().fold(0, grow))
 }
 
-/// Fuzz body: any bytes never panic; a head does not change when more bytes follow it, no prefix of
-/// a head is a head, and what was refused stays refused.
-#[cfg(test)]
-pub(crate) fn fuzz(bytes: &[u8], cut: usize) {
-    let whole = parse(bytes);
-    let cut = cut % (bytes.len() + 1);
-    let part = parse(&bytes[..cut]);
-    match (part, whole) {
-        (Head::Complete { .. }, _) => assert_eq!(part, whole),
-        (Head::Reject(_), _) => assert!(matches!(whole, Head::Reject(_)), "{part:?} then {whole:?}"),
-        (Head::Incomplete, Head::Complete { consumed, .. }) => assert!(cut < consumed),
-        (Head::Incomplete, _) => {}
-    }
-    if let Head::Complete { request, consumed } = whole {
-        assert!(consumed <= bytes.len() && consumed <= HTTP_HEAD_LEN_MAX);
-        assert!(request.body_len <= HTTP_BODY_LEN_MAX);
-        assert!(bytes[..consumed].ends_with(b"\r\n\r\n"));
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@
 //!
 //! [`ws`] is the client's side of WebSocket, for the feeds.
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod head;
 pub mod query;
 pub mod respond;

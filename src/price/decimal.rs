@@ -296,6 +296,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::price::fuzz;
 
     fn parsed(text: &str) -> Price {
         Price::parse(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -370,9 +371,12 @@ mod tests {
 
         #[test]
         fn no_text_stops_the_parser(text in proptest::collection::vec(any::<u8>(), 0..60)) {
-            if let Ok(price) = Price::parse(&text) {
-                prop_assert_eq!(Price::parse(price.text().as_bytes()).map(Price::mantissa), Ok(price.mantissa()));
-            }
+            fuzz::decimal(&text);
+        }
+
+        #[test]
+        fn nearly_numbers_are_read_exactly(text in "-?[0-9]{0,24}(\\.[0-9]{0,24})?([eE][+-]?[0-9]{0,3})?") {
+            fuzz::decimal(text.as_bytes());
         }
 
         #[test]

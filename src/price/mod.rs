@@ -7,6 +7,8 @@
 mod board;
 mod catalogue;
 mod decimal;
+#[doc(hidden)]
+pub mod fuzz;
 mod names;
 mod quote;
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::price::Price;
+use crate::feed::fuzz::{self, Heard, KEY_RANDOM, Log, upgrade_answer as answer};
 use crate::time::{Clock, ScriptedClock, UnixNs};
 
 mod behaviour;
@@ -39,54 +39,6 @@ fn toy(changed: &str) -> Row {
     row.try_into().unwrap()
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum Heard {
-    Trade(usize, String, u64),
-    Live(usize),
-    Acked(usize),
-    Refused(usize, String),
-    Error(String),
-    ReconnectSoon,
-}
-
-/// Keeps all events but `heard`, which is only counted: it comes once for each read.
-#[derive(Default)]
-struct Log {
-    events: Vec<Heard>,
-    heard: Option<MonoNs>,
-}
-
-impl Sink for Log {
-    fn trade(&mut self, trade: Trade) {
-        let price: Price = trade.price;
-        self.events.push(Heard::Trade(trade.listing.index(), price.to_string(), trade.key.number));
-    }
-
-    fn heard(&mut self, now: MonoNs) {
-        self.heard = Some(now);
-    }
-
-    fn live(&mut self, listing: ListingId) {
-        self.events.push(Heard::Live(listing.index()));
-    }
-
-    fn acked(&mut self, listing: ListingId) {
-        self.events.push(Heard::Acked(listing.index()));
-    }
-
-    fn symbol_refused(&mut self, listing: ListingId, words: &str) {
-        self.events.push(Heard::Refused(listing.index(), words.into()));
-    }
-
-    fn error(&mut self, words: &str) {
-        self.events.push(Heard::Error(words.into()));
-    }
-
-    fn reconnect_soon(&mut self) {
-        self.events.push(Heard::ReconnectSoon);
-    }
-}
-
 /// The exchange's side.
 struct Exchange {
     connection: Connection,
@@ -103,8 +55,6 @@ enum Sent {
     Pong(Vec<u8>),
     Close(u16),
 }
-
-const KEY_RANDOM: [u8; 24] = [3; 24];
 
 impl Exchange {
     /// Up to the upgrade request, for listings 0 to `count`, whose symbols are S0, S1 and so on.
@@ -192,15 +142,6 @@ impl Exchange {
     }
 }
 
-fn answer() -> String {
-    let key = Key::new(*KEY_RANDOM.first_chunk().unwrap());
-    format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Accept: {}\r\n\r\n",
-        key.accept()
-    )
-}
-
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0x80 | opcode];
     match u8::try_from(payload.len()) {
@@ -222,44 +163,11 @@ fn symbols(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// All that comes of these bytes in these pieces at one moment.
-fn outcome(
-    bytes: &[u8],
-    cuts: &[usize],
-) -> (Vec<Heard>, Vec<u8>, Option<Disconnect>, Option<MonoNs>, MonoNs) {
-    let row = toy(
-        "heartbeat_match = ['hb']\nheartbeat_id = 'hb'\nheartbeat_reply = '{\"hb\":{ID}}'\nmsg_gap_ms = 0",
-    );
-    let mut exchange = Exchange::dialled(row, 6);
-    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
-    cuts.push(bytes.len());
-    cuts.sort_unstable();
-    let (mut from, mut end) = (0, None);
-    for cut in cuts {
-        if let Err(disconnect) = exchange.send(&bytes[from..cut]) {
-            end = Some(disconnect);
-            break;
-        }
-        from = cut;
-    }
-    let deadline = exchange.connection.deadline();
-    let outbox = std::mem::take(exchange.connection.outbox());
-    (exchange.events(), outbox, end, exchange.log.heard, deadline)
+fn fuzzed() -> Row {
+    toy("heartbeat_match = ['hb']\nheartbeat_id = 'hb'\nheartbeat_reply = '{\"hb\":{ID}}'\nmsg_gap_ms = 0")
 }
 
-/// Fuzz body: any bytes behind an upgrade never panic, mean the same in any pieces, and give no
-/// trade but of the six symbols that were asked for.
-fn fuzz(bytes: &[u8], cuts: &[usize]) {
-    let all = [answer().as_bytes(), bytes].concat();
-    let whole = outcome(&all, &[]);
-    for event in &whole.0 {
-        if let Heard::Trade(listing, price, _) = event {
-            assert!(*listing < 6, "{event:?}");
-            assert!(!price.starts_with('-') && price != "0");
-        }
-    }
-    assert_eq!(outcome(&all, cuts), whole);
-}
+const SIX: [&str; 6] = ["S0", "S1", "S2", "S3", "S4", "S5"];
 
 fn any_message() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -290,14 +198,14 @@ proptest! {
         frames in proptest::collection::vec(any_frame(), 0..12),
         cuts in proptest::collection::vec(any::<usize>(), 0..12),
     ) {
-        fuzz(&frames.concat(), &cuts);
+        fuzz::connection_cut(&fuzzed(), &SIX, &frames.concat(), &cuts);
     }
 
     #[test]
     fn any_bytes_instead_of_an_upgrade(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut: usize) {
-        let whole = outcome(&bytes, &[]);
-        prop_assert_eq!(whole.0.len(), 0);
+        let whole = fuzz::outcome(&fuzzed(), &SIX, &bytes, &[]);
+        prop_assert_eq!(whole.events.len(), 0);
         // In pieces it may be refused earlier, never later or otherwise.
-        prop_assert_eq!(outcome(&bytes, &[cut]).2, whole.2);
+        prop_assert_eq!(fuzz::outcome(&fuzzed(), &SIX, &bytes, &[cut]).end, whole.end);
     }
 }

@@ -9,50 +9,9 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocket};
 use tungstenite::{Bytes, Message};
 
 use super::*;
+use crate::http::fuzz::{self, Owned, decode};
 use crate::http::head::{self, Head};
 use crate::limits::FEED_MESSAGE_LEN_MAX;
-
-#[derive(Clone, Debug, PartialEq)]
-enum Owned {
-    Text(String),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<u16>, String),
-}
-
-fn owned(incoming: Incoming<'_>) -> Owned {
-    match incoming {
-        Incoming::Text(text) => Owned::Text(text.to_owned()),
-        Incoming::Binary(bytes) => Owned::Binary(bytes.to_vec()),
-        Incoming::Ping(bytes) => Owned::Ping(bytes.to_vec()),
-        Incoming::Pong(bytes) => Owned::Pong(bytes.to_vec()),
-        Incoming::Close { code, reason } => Owned::Close(code, reason.to_owned()),
-    }
-}
-
-type Outcome = (Vec<Owned>, Option<ProtocolError>);
-
-/// Feeds `bytes` in pieces that end at `cuts`.
-fn decode(bytes: &[u8], cuts: &[usize]) -> Outcome {
-    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
-    cuts.push(bytes.len());
-    cuts.sort_unstable();
-    let (mut decoder, mut messages, mut from) = (Decoder::new(), Vec::new(), 0);
-    for cut in cuts {
-        let mut piece = &bytes[from..cut];
-        from = cut;
-        loop {
-            match decoder.next(&mut piece) {
-                Ok(Some(incoming)) => messages.push(owned(incoming)),
-                Ok(None) => break,
-                Err(error) => return (messages, Some(error)),
-            }
-        }
-        assert!(piece.is_empty());
-    }
-    (messages, None)
-}
 
 /// A frame as a server writes it.
 fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -269,11 +228,6 @@ fn fragmented(message: &Owned, cuts: &[usize]) -> (Vec<u8>, Vec<Owned>) {
     (bytes, expected)
 }
 
-/// Fuzz body: any bytes in any pieces never panic and give the same as in one piece.
-fn fuzz(bytes: &[u8], cuts: &[usize]) {
-    assert_eq!(decode(bytes, cuts), decode(bytes, &[]));
-}
-
 proptest! {
     #[test]
     fn any_split_gives_the_same_messages(
@@ -294,7 +248,7 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..100),
         cuts in proptest::collection::vec(any::<usize>(), 0..6),
     ) {
-        fuzz(&bytes, &cuts);
+        fuzz::ws_frames_cut(&bytes, &cuts);
     }
 
     #[test]
@@ -308,7 +262,7 @@ proptest! {
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
         }
-        fuzz(&bytes, &cuts);
+        fuzz::ws_frames_cut(&bytes, &cuts);
     }
 
     #[test]

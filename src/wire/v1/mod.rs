@@ -8,7 +8,7 @@
 
 mod answer;
 mod request;
-mod scan;
+pub(super) mod scan;
 
 pub use answer::{PricesWriter, write_answer, write_error, write_head};
 pub use request::{AssetNames, Request, parse};

@@ -8,14 +8,14 @@ use crate::wire::Reject;
 
 /// How deep objects and arrays may be nested, the outermost one included. A guess, not measured:
 /// requests need 2; every level costs a frame of the stack.
-pub(super) const DEPTH_MAX: u8 = 16;
+pub(in crate::wire) const DEPTH_MAX: u8 = 16;
 
 const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 
 /// A text that may be JSON. Its UTF-8 is for the caller to check.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Text<'a>(pub(super) &'a [u8]);
+pub(in crate::wire) struct Text<'a>(pub(in crate::wire) &'a [u8]);
 
 impl<'a> Text<'a> {
     #[inline(always)]
@@ -29,7 +29,7 @@ impl<'a> Text<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn space(self, mut at: usize) -> usize {
+    pub(in crate::wire) fn space(self, mut at: usize) -> usize {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte(at) {
             at += 1;
         }
@@ -113,7 +113,7 @@ impl<'a> Text<'a> {
     }
 
     /// Any value. `depth` is how many objects and arrays it stands in.
-    pub(super) fn value(self, at: usize, depth: u8) -> Result<usize, Reject> {
+    pub(in crate::wire) fn value(self, at: usize, depth: u8) -> Result<usize, Reject> {
         match self.byte(at) {
             Some(b'"') => self.string(at),
             Some(b'-' | b'0'..=b'9') => self.number(at),

@@ -1,10 +1,6 @@
-use std::fmt;
-
 use proptest::prelude::*;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
-use super::scan::{DEPTH_MAX, Text};
+use super::scan::DEPTH_MAX;
 use super::*;
 use crate::limits::{ASSETS_PER_REQUEST_MAX, REQUEST_ID_LEN_MAX, UDP_PAYLOAD_MAX, V1_HEAD_LEN_MAX};
 use crate::price::{Currency, Price, Symbol, Tier};
@@ -285,132 +281,6 @@ fn what_does_not_fit_is_counted_as_more() {
 
 // ---- the scanner against serde_json -------------------------------------------------------------
 
-/// The members of an object as another parser sees them: decoded names, raw values.
-struct Members(Vec<(Vec<u8>, Box<RawValue>)>);
-
-/// A name of a member; bytes, because JSON allows lone surrogates.
-struct Name(Vec<u8>);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl Visitor<'_> for V {
-            type Value = Name;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Name, E> {
-                Ok(Name(bytes.to_vec()))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Name, E> {
-                Ok(Name(text.as_bytes().to_vec()))
-            }
-        }
-        deserializer.deserialize_bytes(V)
-    }
-}
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Members;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members, M::Error> {
-                let mut members = Vec::new();
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    members.push((name, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(V)
-    }
-}
-
-#[derive(Debug, PartialEq)]
-struct Meaning {
-    token: String,
-    assets: Vec<String>,
-    single: bool,
-    source: Option<String>,
-    id: Option<String>,
-}
-
-/// The rules of v1 over another parser's result. Nesting too deep is for the caller to find.
-fn model(bytes: &[u8]) -> Result<Meaning, Reject> {
-    const BAD: Reject = Reject::BadRequest;
-    let text = std::str::from_utf8(bytes).map_err(|_| BAD)?;
-    let Members(members) = serde_json::from_str(text).map_err(|_| BAD)?;
-    let inside =
-        |raw: &str| raw.strip_prefix('"').and_then(|s| s.strip_suffix('"')).map(str::to_owned).ok_or(BAD);
-    let mut meaning = Meaning { token: String::new(), assets: vec![], single: false, source: None, id: None };
-    let mut seen: Vec<Vec<u8>> = Vec::new();
-    for (name, value) in members {
-        let raw = value.get();
-        if [&b"error"[..], b"price", b"prices"].contains(&&name[..]) {
-            return Err(Reject::IsAnswer);
-        }
-        if [&b"api_key"[..], b"asset", b"assets", b"source", b"id", b"pad"].contains(&&name[..]) {
-            if seen.contains(&name) {
-                return Err(BAD);
-            }
-            seen.push(name.clone());
-        }
-        match &name[..] {
-            b"api_key" => meaning.token = inside(raw)?,
-            b"source" => meaning.source = Some(inside(raw)?),
-            b"asset" => (meaning.assets, meaning.single) = (vec![inside(raw)?], true),
-            b"assets" => {
-                let items: Vec<Box<RawValue>> = serde_json::from_str(raw).map_err(|_| BAD)?;
-                meaning.assets = items.iter().map(|item| inside(item.get())).collect::<Result<_, _>>()?;
-                if items.is_empty() || items.len() > ASSETS_PER_REQUEST_MAX {
-                    return Err(BAD);
-                }
-            }
-            b"id" => {
-                if !raw.starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
-                    || raw.len() > REQUEST_ID_LEN_MAX
-                {
-                    return Err(BAD);
-                }
-                meaning.id = Some(raw.to_owned());
-            }
-            _ => {}
-        }
-    }
-    let asked = seen.iter().filter(|name| name.starts_with(b"asset")).count();
-    if asked == 1 { Ok(meaning) } else { Err(BAD) }
-}
-
-/// How deep a valid JSON text is nested.
-fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !quoted => depth -= 1,
-            _ => {}
-        }
-    }
-    deepest
-}
-
-/// Whether the scanner takes the bytes as one JSON text.
-fn scanned(bytes: &[u8]) -> bool {
-    let text = Text(bytes);
-    let taken = text.value(text.space(0), 0).is_ok_and(|end| text.space(end) == bytes.len());
-    taken && std::str::from_utf8(bytes).is_ok()
-}
-
 fn space() -> impl Strategy<Value = String> {
     prop_oneof![8 => Just(String::new()), 1 => "[ \t\r\n]{1,3}"]
 }
@@ -488,58 +358,33 @@ fn damaged(text: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8
     })
 }
 
-fn agree_on_syntax(text: &[u8]) {
-    let expected = is_json(text) && depth(text) <= usize::from(DEPTH_MAX);
-    assert_eq!(scanned(text), expected, "{}", text.escape_ascii());
-}
-
-fn agree_on_meaning(text: &[u8]) {
-    let found = parse(text).map(|request| {
-        let string = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        Meaning {
-            token: string(request.token()),
-            assets: request.assets().map(string).collect(),
-            single: request.asset().is_some(),
-            source: request.source().map(string),
-            id: request.id().map(string),
-        }
-    });
-    if !is_json(text) || depth(text) > usize::from(DEPTH_MAX) {
-        assert!(found.is_err(), "{}", text.escape_ascii());
-    } else {
-        assert_eq!(found, model(text), "{}", text.escape_ascii());
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn any_json_is_taken(text in value()) {
         prop_assert!(is_json(text.as_bytes()));
-        agree_on_syntax(text.as_bytes());
+        fuzz::json(text.as_bytes());
     }
 
     #[test]
     fn damaged_json_is_judged_as_by_serde_json(text in damaged(value().prop_map(String::into_bytes))) {
-        agree_on_syntax(&text);
+        fuzz::json(&text);
     }
 
     #[test]
     fn requests_mean_what_serde_json_reads(text in request()) {
-        agree_on_meaning(&text);
         fuzz::v1(&text);
     }
 
     #[test]
     fn damaged_requests_mean_what_serde_json_reads(text in damaged(request())) {
-        agree_on_meaning(&text);
         fuzz::v1(&text);
     }
 
     #[test]
     fn no_bytes_stop_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..1_233)) {
-        agree_on_syntax(&bytes);
+        fuzz::json(&bytes);
         fuzz::v1(&bytes);
     }
 }
