@@ -37,7 +37,7 @@ pub struct Recognizer {
 pub enum Unrecognized {
     /// No live key has this token.
     Unknown,
-    /// Not looked at: first sightings are over the shard's budget. Counts as unauthorized, and over
+    /// Not looked at: first sightings are over the shard's budget. Counts as overloaded, and over
     /// UDP nothing is sent: whoever is genuine asks again and is recognised then.
     Busy,
 }

@@ -377,7 +377,8 @@ impl Starter<'_> {
         let secrets = ShardSecrets { recognizer: random(), budget: random() };
         let segment = Segment::new(self.epoch, u16::try_from(index).unwrap_or(u16::MAX));
         let keys = Box::new(KeyTable::new(self.keys.to_vec()));
-        let answerer = Answerer::new(Arc::clone(&self.setup.catalogue), keys, segment, secrets, rest);
+        let mut answerer = Answerer::new(Arc::clone(&self.setup.catalogue), keys, segment, secrets, rest);
+        answerer.share_replies(self.topology.shards.len());
         let options = Options {
             udp: u8::try_from(sockets.udp.len()).unwrap_or(u8::MAX),
             tcp: u8::try_from(sockets.tcp.len()).unwrap_or(u8::MAX),

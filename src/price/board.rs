@@ -168,8 +168,10 @@ impl<A> Board<A> {
         let echo = quote.tier == Tier::Rest && self.is_live(id);
         let row = &mut self.rows[id.index()];
         let newer = row.held.as_ref().is_none_or(|(held, _)| {
-            // Numbers of trades without ids follow receipt, so they cannot tell that it is the same one.
-            if echo { quote.key.time > held.key.time } else { quote.key >= held.key }
+            // Numbers of trades without ids follow receipt, so they cannot tell that it is the same one;
+            // where they do, REST may give it a finer time.
+            let same = quote.key.number == held.key.number && quote.price == held.price;
+            if echo { quote.key.time > held.key.time && !same } else { quote.key >= held.key }
         });
         if newer {
             row.held = Some((quote, ready));
@@ -190,6 +192,9 @@ impl<A> Board<A> {
     pub fn confirm(&mut self, id: ListingId, confirmation: Confirmation) {
         let row = &mut self.rows[id.index()];
         match confirmation {
+            // Late news of an earlier connection, which came another way, says nothing of this one.
+            Confirmation::Live { session, connection }
+                if row.live.is_some_and(|(held, newer)| held == session && newer > connection) => {}
             Confirmation::Live { session, connection } => row.live = Some((session, connection)),
             Confirmation::Until(until) => row.rest_until = row.rest_until.max(until),
         }
@@ -328,6 +333,8 @@ mod tests {
         assert!(!board.update(listing(0), rest(), 0, until));
         let numbered_later = Quote { tier: Tier::Rest, ..quote("1", 10, 6) };
         assert!(!board.update(listing(0), numbered_later, 0, until));
+        let finer = TradeKey { time: UnixNs(10 * SECOND + 7), number: 5 };
+        assert!(!board.update(listing(0), Quote { key: finer, ..rest() }, 0, until), "a finer clock");
         assert_eq!(board.quote(listing(0)).unwrap().tier, Tier::Ws);
         board.heard(session, 1, MonoNs(0));
         assert!(board.update(listing(0), rest(), 0, until), "the feed is gone: REST is who says it now");
@@ -371,6 +378,8 @@ mod tests {
         assert_eq!(answering(&board, None, 50), None, "late news of the first one is ignored");
         board.confirm(listing(0), live(0, 2));
         assert_eq!(answering(&board, None, 150), Some(0));
+        board.confirm(listing(0), live(0, 1));
+        assert_eq!(answering(&board, None, 150), Some(0), "REST was asked on behalf of the first one");
     }
 
     #[test]

@@ -166,6 +166,12 @@ impl Answerer {
         self.counters.add(Counter::UpdateOlder, older);
     }
 
+    /// Tells how many shards answer beside and with this one: together they send strangers no more
+    /// than the contract allows.
+    pub fn share_replies(&mut self, shards: usize) {
+        self.budget.share(shards);
+    }
+
     /// Takes a new table of keys; returns the old one, to be dropped elsewhere.
     pub fn replace_keys(&mut self, keys: Box<KeyTable>) -> Box<KeyTable> {
         self.recognizer.table_replaced(&self.keys, &keys);
@@ -267,4 +273,4 @@ struct Entry<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -17,6 +17,10 @@ pub(super) const INPUT_HIGH: usize = 64 << 10;
 /// Bytes of answers gathered before they are sent and serving pauses.
 pub(super) const OUT_HIGH: usize = 64 << 10;
 
+/// Bytes that wait behind a guest's send. Beyond it the other side evidently does not read: a feed
+/// sends a few kilobytes in all, and only a flood of pings makes more.
+pub(super) const GUEST_PENDING_MAX: usize = 256 << 10;
+
 /// Bytes of a refused connection's input that are swallowed so that the refusal arrives before the
 /// connection is reset.
 pub(super) const LINGER_BYTES: usize = 1 << 20;
@@ -74,6 +78,8 @@ pub(super) struct Http {
 pub(super) struct Conns {
     slots: Vec<Option<Conn>>,
     open: usize,
+    /// Guests, also some that are gone.
+    guests: Vec<ConnId>,
     pool: Vec<Vec<u8>>,
 }
 
@@ -93,6 +99,9 @@ impl Conns {
             peer_done: false,
             goodbye: false,
         };
+        if matches!(conn.role, Role::Guest(_)) {
+            self.guests.push(id);
+        }
         self.open += usize::from(self.slots[slot].is_none());
         self.slots[slot] = Some(conn);
     }
@@ -120,6 +129,18 @@ impl Conns {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Conn> {
         self.slots.iter_mut().filter_map(Option::as_mut)
+    }
+
+    /// Guests whose deadline has come.
+    pub(super) fn guests_due(&mut self, now: MonoNs) -> Vec<ConnId> {
+        let slots = &self.slots;
+        let open =
+            |id: &ConnId| slots.get(id.slot as usize).and_then(Option::as_ref).filter(|conn| conn.id == *id);
+        self.guests.retain(|id| open(id).is_some());
+        let due = |id: &&ConnId| {
+            open(id).is_some_and(|conn| matches!(&conn.role, Role::Guest(g) if g.deadline() <= now))
+        };
+        self.guests.iter().filter(due).copied().collect()
     }
 
     pub(super) fn ids(&self) -> Vec<ConnId> {

@@ -268,7 +268,7 @@ pub struct Inbox {
 pub struct Drained {
     /// Quotes that went onto the board.
     pub applied: u64,
-    /// Quotes that were older than what the board held.
+    /// Quotes that were no news to the board.
     pub older: u64,
 }
 
@@ -279,8 +279,8 @@ impl Inbox {
         Self { links }
     }
 
-    /// Takes all that waits onto the board; `settled` is told each listing that REST has answered
-    /// for, or failed to.
+    /// Takes all that waits onto the board; `settled` is told each listing that was priced or
+    /// confirmed, or that REST had no price for.
     pub fn drain(&self, board: &mut Board<Ready>, mut settled: impl FnMut(ListingId, bool)) -> Drained {
         let mut drained = Drained::default();
         for link in &self.links {

@@ -11,6 +11,8 @@ mod run;
 #[cfg(test)]
 mod simulation;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 pub use answer::{Answerer, AskRest, Attempt, HttpVerdict, NoRest, ShardSecrets, Verdict};

@@ -6,39 +6,50 @@ use std::net::IpAddr;
 use crate::siphash::SipHash;
 use crate::time::MonoNs;
 
-/// Prefixes told apart at a time; those that share a slot share its budget. 64 KiB.
+/// Prefixes told apart at a time; those that share a slot share its budget. 640 KiB.
 const SLOTS: usize = 8_192;
 const _: () = assert!(SLOTS.is_power_of_two());
 
-/// Replies a second and at once.
-const PER_SECOND: u64 = 10;
-const INTERVAL_NS: u64 = 1_000_000_000 / PER_SECOND;
+/// Replies in any one second.
+const PER_SECOND: usize = 10;
+const SECOND_NS: u64 = 1_000_000_000;
 
-/// A generic cell rate limiter per slot.
+/// The newest replies to each slot's sources: another one may go out when the oldest of them is long
+/// enough ago.
 #[derive(Debug)]
 pub(super) struct ReplyBudget {
     hash: SipHash,
-    /// When the slot's bucket will be full again.
-    full_at: Box<[MonoNs]>,
+    /// When the last replies went out, in no order; `NEVER` where there was none.
+    sent_at: Box<[[MonoNs; PER_SECOND]]>,
+    /// How many of a slot's places this shard uses, and how long each is taken.
+    places: usize,
+    taken_for_ns: u64,
 }
 
 impl ReplyBudget {
     /// All sources fresh; `key` keeps strangers from choosing whose slot they share.
     #[must_use]
     pub(super) fn new(key: [u8; 16]) -> Self {
-        Self { hash: SipHash::new(key), full_at: vec![MonoNs(0); SLOTS].into() }
+        let sent_at = vec![[MonoNs::NEVER; PER_SECOND]; SLOTS].into();
+        Self { hash: SipHash::new(key), sent_at, places: PER_SECOND, taken_for_ns: SECOND_NS }
+    }
+
+    /// This is one of so many budgets that the kernel spreads one source over.
+    pub(super) fn share(&mut self, shards: usize) {
+        let shards = shards.max(1);
+        self.places = (PER_SECOND / shards).max(1);
+        let slower = shards.div_ceil(PER_SECOND);
+        self.taken_for_ns = SECOND_NS.saturating_mul(slower as u64);
     }
 
     /// Takes one reply from the source's budget; `false` when it is used up.
     pub(super) fn take(&mut self, source: IpAddr, now: MonoNs) -> bool {
         let hash = self.hash.hash(&prefix(source));
-        let full_at = &mut self.full_at[usize::try_from(hash).unwrap_or(0) & (SLOTS - 1)];
-        let next = full_at.0.max(now.0).saturating_add(INTERVAL_NS);
-        if next > now.0.saturating_add(1_000_000_000) {
-            return false;
-        }
-        *full_at = MonoNs(next);
-        true
+        let slot = &mut self.sent_at[usize::try_from(hash).unwrap_or(0) & (SLOTS - 1)];
+        let free =
+            |at: &&mut MonoNs| **at == MonoNs::NEVER || now.0.saturating_sub(at.0) >= self.taken_for_ns;
+        let place = slot.iter_mut().take(self.places).find(free);
+        place.map(|at| *at = now).is_some()
     }
 }
 
@@ -70,9 +81,27 @@ mod tests {
         assert_eq!(granted, 10);
         assert!(budget.take(IpAddr::from([198, 51, 100, 1]), now));
         assert!(budget.take("2001:db8::1".parse().unwrap(), now));
-        let later = MonoNs(now.0 + 500_000_000);
+        assert!(!budget.take(from(1), MonoNs(now.0 + 999_999_999)), "ten in any one second");
+        let later = MonoNs(now.0 + 1_000_000_000);
         let granted = (0..50).filter(|n| budget.take(from(*n), later)).count();
-        assert_eq!(granted, 5);
+        assert_eq!(granted, 10);
+    }
+
+    #[test]
+    fn shards_share_what_a_source_may_get() {
+        for shards in [1, 2, 3, 4, 10, 11, 64] {
+            let mut budgets: Vec<_> = (0..shards).map(|_| ReplyBudget::new([7; 16])).collect();
+            budgets.iter_mut().for_each(|budget| budget.share(shards));
+            let source = IpAddr::from([203, 0, 113, 1]);
+            let mut granted = 0;
+            for tenth in 0..600_u64 {
+                let now = MonoNs(5_000_000_000 + tenth * 100_000_000);
+                granted += budgets.iter_mut().map(|b| usize::from(b.take(source, now))).sum::<usize>();
+            }
+            // Over a minute, since a shard of many may send one reply in several seconds.
+            assert!(granted <= 600, "{shards} shards: {granted}");
+            assert!(granted >= 300, "{shards} shards: {granted}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::waiting::{Waiter, Waiting, Who};
 use crate::account::KeyTable;
 use crate::engine::{Datagram, Ended, Engine, Event, ListenerIndex, UdpIndex};
 use crate::limits::{RECV_BATCH_LEN, UDP_PAYLOAD_MAX};
-use crate::price::ListingId;
+use crate::price::{AssetId, ListingId};
 use crate::time::{Clock, MonoNs, Now};
 
 /// How a shard behaves.
@@ -57,8 +57,8 @@ pub struct Shard {
     inbox: Inbox,
     control: Receiver<Control>,
     published: Arc<Published>,
-    /// Listings with news since the last look, kept only while something waits.
-    settled: Vec<(ListingId, bool)>,
+    /// What those who wait have to be told; empty between turns.
+    settled: Vec<News>,
     /// Sockets and listeners to arm again when buffers are back.
     pub(super) rearm: Vec<Rearm>,
     /// Listeners that are not armed because files or memory have run out.
@@ -76,6 +76,15 @@ pub(super) enum Rearm {
     Udp(UdpIndex),
     Accept(ListenerIndex),
     Receive(crate::engine::ConnId),
+}
+
+/// What a request may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// A listing of this asset was priced or confirmed.
+    Price(AssetId),
+    /// REST had no price for this listing.
+    Failed(ListingId),
 }
 
 /// Whether something ended for want of what will not be there a moment later: files, memory.
@@ -251,16 +260,18 @@ impl Shard {
         match verdict {
             Verdict::Send(len) => engine.queue(datagram, len),
             Verdict::Silent => engine.release(datagram.buffer),
-            Verdict::Wait(listing) => {
+            Verdict::Wait(listing) if self.waiting.has_room() => {
                 let request = request.to_vec();
                 let local = engine.local(&datagram);
                 let who = Who::Datagram { socket: datagram.socket, peer, local, request };
                 let deadline = now.mono.plus(self.options.rest_deadline);
-                if self.waiting.add(Waiter { listing, deadline, who }).is_err() {
-                    self.answerer.no_room_to_wait();
-                }
+                self.wait(listing, deadline, who);
                 engine.release(datagram.buffer);
             }
+            Verdict::Wait(_) => match self.answerer.no_room_to_wait(now, request, room) {
+                Verdict::Send(len) => engine.queue(datagram, len),
+                Verdict::Silent | Verdict::Wait(_) => engine.release(datagram.buffer),
+            },
         }
     }
 
@@ -286,31 +297,38 @@ impl Shard {
     }
 
     fn drain_links<E: Engine>(&mut self, engine: &mut E, now: Now) {
-        let (settled, waits) = (&mut self.settled, !self.waiting.is_empty());
+        if self.waiting.is_empty() {
+            return self.answerer.drain(&self.inbox, now.mono, |_, _| {});
+        }
+        let catalogue = Arc::clone(self.answerer.catalogue());
+        let (settled, waiting) = (&mut self.settled, &self.waiting);
         self.answerer.drain(&self.inbox, now.mono, |listing, found| {
-            if waits {
-                settled.push((listing, found));
+            // A price of any listing of the asset may help; a failure concerns its own listing.
+            let asset = catalogue.listing(listing).asset;
+            let news = if found { News::Price(asset) } else { News::Failed(listing) };
+            if waiting.is_for(asset) && !settled.contains(&news) {
+                settled.push(news);
             }
         });
         if self.settled.is_empty() {
             return;
         }
-        let settled = std::mem::take(&mut self.settled);
-        let catalogue = Arc::clone(self.answerer.catalogue());
-        // A price of any listing of the asset may help; only its own failure leaves no hope.
-        let news = |listing: ListingId| {
-            let asset = catalogue.listing(listing).asset;
-            let concerns = |(id, found): &&(ListingId, bool)| {
-                if *found { catalogue.listing(*id).asset == asset } else { *id == listing }
-            };
-            settled.iter().rev().find(concerns).map(|(_, found)| *found)
+        let mut settled = std::mem::take(&mut self.settled);
+        let concerns = |w: &Waiter| {
+            settled.contains(&News::Price(w.asset)) || settled.contains(&News::Failed(w.listing))
         };
-        for waiter in self.waiting.take(|w| news(w.listing).is_some()) {
-            let found = news(waiter.listing).unwrap_or(false);
-            self.wake(engine, now, waiter, if found { Attempt::Again } else { Attempt::Last });
+        // Who waits for several assets may hope for the others after a failure, so none is the last.
+        for waiter in self.waiting.take(concerns) {
+            self.wake(engine, now, waiter, Attempt::Again);
         }
+        settled.clear();
         self.settled = settled;
-        self.settled.clear();
+    }
+
+    /// Lets a request wait, for which there must be room.
+    pub(super) fn wait(&mut self, listing: ListingId, deadline: MonoNs, who: Who) {
+        let asset = self.answerer.catalogue().listing(listing).asset;
+        self.waiting.add(Waiter { listing, asset, deadline, who });
     }
 
     /// Asks again for a request that has waited.
@@ -320,19 +338,17 @@ impl Shard {
             Who::Conn(conn) => self.wake_conn(engine, now, conn, attempt, deadline),
             Who::Datagram { socket, peer, local, request } => {
                 let room = &mut self.late_room[..];
-                match self.answerer.datagram(now, peer.ip(), &request, false, room, attempt) {
-                    Verdict::Send(len) => {
-                        if engine.send_late(socket, peer, local, &self.late_room[..len]).is_err() {
-                            self.answerer.counters.add(Counter::SendFailed, 1);
-                        }
+                let mut verdict = self.answerer.datagram(now, peer.ip(), &request, false, room, attempt);
+                if let Verdict::Wait(listing) = verdict {
+                    if self.waiting.has_room() {
+                        return self.wait(listing, deadline, Who::Datagram { socket, peer, local, request });
                     }
-                    Verdict::Silent => {}
-                    Verdict::Wait(listing) => {
-                        let who = Who::Datagram { socket, peer, local, request };
-                        if self.waiting.add(Waiter { listing, deadline, who }).is_err() {
-                            self.answerer.no_room_to_wait();
-                        }
-                    }
+                    verdict = self.answerer.no_room_to_wait(now, &request, room);
+                }
+                if let Verdict::Send(len) = verdict
+                    && engine.send_late(socket, peer, local, &self.late_room[..len]).is_err()
+                {
+                    self.answerer.counters.add(Counter::SendFailed, 1);
                 }
             }
         }
@@ -405,7 +421,9 @@ impl Shard {
             self.wake(engine, now, waiter, Attempt::Last);
         }
         for id in self.conns.ids() {
-            engine.close(id);
+            if let Some(conn) = self.conns.take(id) {
+                self.close(engine, conn);
+            }
         }
         for socket in (0..self.options.udp).map(UdpIndex) {
             while engine.queued(socket) > 0 {

@@ -3,11 +3,11 @@
 use std::io;
 
 use super::answer::{Attempt, HttpVerdict};
-use super::conns::{Conn, Http, INPUT_HIGH, LINGER_BYTES, LINGER_NS, OUT_HIGH, Role};
+use super::conns::{Conn, GUEST_PENDING_MAX, Http, INPUT_HIGH, LINGER_BYTES, LINGER_NS, OUT_HIGH, Role};
 use super::counters::Counter;
 use super::guest::{Arrival, Keep};
 use super::run::{Rearm, Shard, out_of_room};
-use super::waiting::{Waiter, Who};
+use super::waiting::Who;
 use crate::engine::{BufferId, ConnId, Ended, Engine, ListenerIndex};
 use crate::http::head::{self, Head};
 use crate::http::respond::Connection;
@@ -39,6 +39,12 @@ enum Served {
 impl Shard {
     pub(super) fn accepted<E: Engine>(&mut self, engine: &mut E, now: Now, _: ListenerIndex, id: ConnId) {
         self.answerer.counters.add(Counter::ConnectionAccepted, 1);
+        if self.leaving.is_some() {
+            // Taken by the kernel before it heard that nothing more is wanted.
+            engine.close(id);
+            self.answerer.counters.add(Counter::ConnectionClosed, 1);
+            return;
+        }
         let http = Http {
             input: Vec::new(),
             skip: 0,
@@ -86,7 +92,7 @@ impl Shard {
             let Role::Guest(guest) = &mut conn.role else { return };
             let keep = guest.receive(now, engine.bytes(&buffer), &mut out, &mut self.publisher);
             engine.release(buffer);
-            self.after_guest(engine, conn, out, keep);
+            self.after_guest(engine, now, conn, out, keep);
             return;
         }
         let Role::Http(http) = &mut conn.role else { return };
@@ -115,7 +121,7 @@ impl Shard {
         let mut out = self.conns.vector();
         let served = if http.input.is_empty() {
             // The common case: whole requests, served where they lie.
-            let (consumed, served) = self.serve(http, now, bytes, &mut out, Attempt::First);
+            let (consumed, served) = self.serve(http, now, bytes, &mut out, OUT_HIGH, Attempt::First);
             let rest = bytes.get(consumed..).unwrap_or_default();
             if !rest.is_empty() {
                 if http.input.capacity() == 0 {
@@ -126,16 +132,23 @@ impl Shard {
             served
         } else {
             http.input.extend_from_slice(bytes);
-            self.serve_input(http, now, &mut out, Attempt::First)
+            self.serve_input(http, now, &mut out, OUT_HIGH, Attempt::First)
         };
         engine.release(buffer);
         self.after_serving(engine, now, conn, out, served, None);
     }
 
     /// Serves what lies in the connection's input.
-    fn serve_input(&mut self, http: &mut Http, now: Now, out: &mut Vec<u8>, attempt: Attempt) -> Served {
+    fn serve_input(
+        &mut self,
+        http: &mut Http,
+        now: Now,
+        out: &mut Vec<u8>,
+        out_high: usize,
+        attempt: Attempt,
+    ) -> Served {
         let mut input = std::mem::take(&mut http.input);
-        let (consumed, served) = self.serve(http, now, &input, out, attempt);
+        let (consumed, served) = self.serve(http, now, &input, out, out_high, attempt);
         if consumed == input.len() {
             self.conns.recycle(input);
         } else {
@@ -145,13 +158,15 @@ impl Shard {
         served
     }
 
-    /// Serves whole requests at the beginning of `bytes`; returns how many bytes they were.
+    /// Serves whole requests at the beginning of `bytes` until there are `out_high` bytes of answers;
+    /// returns how many bytes they were.
     fn serve(
         &mut self,
         http: &mut Http,
         now: Now,
         bytes: &[u8],
         out: &mut Vec<u8>,
+        out_high: usize,
         mut attempt: Attempt,
     ) -> (usize, Served) {
         let mut at = 0;
@@ -161,9 +176,11 @@ impl Shard {
             http.skip -= skipped;
             let rest = &bytes[at..];
             if rest.is_empty() {
-                return (at, Served::NeedsMore);
+                // A leaving shard answers all that has come, and then closes.
+                let last = self.leaving.is_some() && http.skip == 0;
+                return (at, if last { Served::Closes { refused: false } } else { Served::NeedsMore });
             }
-            if out.len() >= OUT_HIGH {
+            if out.len() >= out_high {
                 return (at, Served::Enough);
             }
             match head::parse(rest) {
@@ -183,7 +200,7 @@ impl Shard {
                     at += consumed;
                     http.head_since = None;
                     http.skip = request.body_len;
-                    if request.connection == Connection::Close || self.leaving.is_some() {
+                    if request.connection == Connection::Close {
                         return (bytes.len(), Served::Closes { refused: false });
                     }
                 }
@@ -218,10 +235,8 @@ impl Shard {
                 http.waiting = true;
                 let fresh = now.mono.plus(self.options.rest_deadline);
                 let deadline = deadline.filter(|_| again).unwrap_or(fresh);
-                let who = Who::Conn(conn.id);
-                // `serve` asked for room and nothing was added since.
-                let added = self.waiting.add(Waiter { listing, deadline, who });
-                debug_assert!(added.is_ok(), "room to wait was there a moment ago");
+                // `serve` has asked for room and nothing was added since.
+                self.wait(listing, deadline, Who::Conn(conn.id));
             }
             Served::Closes { refused } => {
                 http.closing = true;
@@ -256,10 +271,10 @@ impl Shard {
         self.conns.put(conn);
     }
 
-    fn close<E: Engine>(&mut self, engine: &mut E, conn: Conn) {
+    pub(super) fn close<E: Engine>(&mut self, engine: &mut E, conn: Conn) {
         engine.close(conn.id);
-        self.answerer.counters.add(Counter::ConnectionClosed, 1);
         if let Role::Http(http) = conn.role {
+            self.answerer.counters.add(Counter::ConnectionClosed, 1);
             if http.waiting && self.waiting.forget(conn.id) {
                 self.answerer.counters.add(Counter::HttpAbandoned, 1);
             }
@@ -280,7 +295,10 @@ impl Shard {
         let Role::Http(http) = &mut conn.role else { return };
         http.waiting = false;
         let mut out = self.conns.vector();
-        let served = self.serve_input(http, now, &mut out, attempt);
+        // While an earlier answer is on its way only the request that has waited is answered, or a peer
+        // that never reads could pile up answers by one wait after another.
+        let out_high = if conn.sending { 1 } else { OUT_HIGH };
+        let served = self.serve_input(http, now, &mut out, out_high, attempt);
         self.after_serving(engine, now, conn, out, served, Some(deadline));
     }
 
@@ -309,6 +327,10 @@ impl Shard {
         if conn.sent < bytes.len() {
             self.answerer.counters.add(Counter::SendShort, 1);
             engine.send_tcp(id, bytes, conn.sent);
+            if let Role::Http(http) = &mut conn.role {
+                // Whoever reads, if slowly, is not idle.
+                http.idle_since = now.mono;
+            }
             self.conns.put(conn);
             return;
         }
@@ -322,7 +344,7 @@ impl Shard {
             http.idle_since = now.mono;
             if !conn.sending && !http.waiting && !http.closing && !http.input.is_empty() {
                 let mut out = self.conns.vector();
-                let served = self.serve_input(http, now, &mut out, Attempt::First);
+                let served = self.serve_input(http, now, &mut out, OUT_HIGH, Attempt::First);
                 self.after_serving(engine, now, conn, out, served, None);
                 return;
             }
@@ -333,19 +355,16 @@ impl Shard {
     pub(super) fn receive_ended<E: Engine>(&mut self, engine: &mut E, now: Now, id: ConnId, ended: Ended) {
         let Some(mut conn) = self.conns.take(id) else { return };
         match ended {
-            Ended::NoBuffers => {
-                self.count_ended(ended);
-                self.rearm.push(Rearm::Receive(id));
-                self.conns.put(conn);
-            }
-            // Disarmed by us while `receiving` was already set again: ask once more.
-            Ended::Quiet if conn.receiving => {
-                self.count_ended(ended);
-                self.rearm.push(Rearm::Receive(id));
+            Ended::NoBuffers | Ended::Quiet => {
+                // Whatever ended it, a peer that is made to wait goes on waiting.
+                if conn.receiving {
+                    self.count_ended(ended);
+                    self.rearm.push(Rearm::Receive(id));
+                }
                 self.conns.put(conn);
             }
             // Full is said of listeners only.
-            Ended::Quiet | Ended::Full => self.conns.put(conn),
+            Ended::Full => self.conns.put(conn),
             Ended::Closed | Ended::Error(_) => {
                 conn.peer_done = true;
                 conn.receiving = false;
@@ -364,6 +383,12 @@ impl Shard {
 
     pub(super) fn welcome<E: Engine>(&mut self, engine: &mut E, now: Now, arrival: Arrival) {
         let mut guest = arrival.guest;
+        if self.leaving.is_some() {
+            // Whoever dialled did not know yet; nothing was agreed that needs a goodbye.
+            let mut unsent = self.conns.vector();
+            guest.stop(now, &mut unsent, &mut self.publisher);
+            return self.conns.recycle(unsent);
+        }
         let id = match engine.adopt(arrival.socket) {
             Ok(id) => id,
             Err(e) => {
@@ -377,31 +402,30 @@ impl Shard {
         self.conns.insert(id, Role::Guest(guest));
         engine.arm_receive(id);
         if let Some(conn) = self.conns.take(id) {
-            self.after_guest(engine, conn, out, keep);
+            self.after_guest(engine, now, conn, out, keep);
         }
     }
 
-    fn after_guest<E: Engine>(&mut self, engine: &mut E, mut conn: Conn, out: Vec<u8>, keep: Keep) {
+    fn after_guest<E: Engine>(&mut self, engine: &mut E, now: Now, mut conn: Conn, out: Vec<u8>, keep: Keep) {
         self.conns.send(engine, &mut conn, out);
-        match keep {
-            Keep::Open => self.conns.put(conn),
-            Keep::Close => self.close(engine, conn),
+        match (keep, &mut conn.role) {
+            (Keep::Open, Role::Guest(guest)) if conn.pending.len() > GUEST_PENDING_MAX => {
+                guest.ended(now, Ended::Error(libc::ETIMEDOUT), &mut self.publisher);
+                self.close(engine, conn);
+            }
+            (Keep::Open, _) => self.conns.put(conn),
+            (Keep::Close, _) => self.close(engine, conn),
         }
     }
 
     pub(super) fn tick_guests<E: Engine>(&mut self, engine: &mut E, now: Now) {
-        for id in self.guests_due(now) {
+        for id in self.conns.guests_due(now.mono) {
             let Some(mut conn) = self.conns.take(id) else { continue };
             let mut out = self.conns.vector();
             let Role::Guest(guest) = &mut conn.role else { continue };
             let keep = guest.tick(now, &mut out, &mut self.publisher);
-            self.after_guest(engine, conn, out, keep);
+            self.after_guest(engine, now, conn, out, keep);
         }
-    }
-
-    fn guests_due(&mut self, now: Now) -> Vec<ConnId> {
-        let due = |conn: &&mut Conn| matches!(&conn.role, Role::Guest(g) if g.deadline() <= now.mono);
-        self.conns.iter_mut().filter(due).map(|conn| conn.id).collect()
     }
 
     /// Closes connections that have been silent too long, once a second.

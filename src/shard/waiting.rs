@@ -3,14 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::engine::{ConnId, UdpIndex};
-use crate::limits::WAITING_MAX;
-use crate::price::ListingId;
+use crate::limits::{ASSETS_MAX, WAITING_MAX};
+use crate::price::{AssetId, ListingId};
 use crate::time::MonoNs;
 
 /// A request that waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
     pub(super) listing: ListingId,
+    /// What the listing prices.
+    pub(super) asset: AssetId,
     pub(super) deadline: MonoNs,
     pub(super) who: Who,
 }
@@ -25,24 +27,32 @@ pub(super) enum Who {
 }
 
 /// All that wait on one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
     waiters: Vec<Waiter>,
     /// Earliest deadline, or later: exact enough to know when to look.
     next: Option<MonoNs>,
     datagrams: usize,
+    /// How many wait for each asset: prices that nobody waits for cost one look.
+    by_asset: Box<[u16; ASSETS_MAX]>,
+}
+
+const _: () = assert!(WAITING_MAX <= u16::MAX as usize);
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { waiters: Vec::new(), next: None, datagrams: 0, by_asset: Box::new([0; ASSETS_MAX]) }
+    }
 }
 
 impl Waiting {
-    /// Adds a waiter; gives it back when there is no room.
-    pub(super) fn add(&mut self, waiter: Waiter) -> Result<(), Waiter> {
-        if !self.has_room() {
-            return Err(waiter);
-        }
+    /// Adds a waiter, for whom there must be room.
+    pub(super) fn add(&mut self, waiter: Waiter) {
+        debug_assert!(self.has_room(), "whoever adds has asked for room");
         self.next = Some(self.next.map_or(waiter.deadline, |next| next.min(waiter.deadline)));
         self.datagrams += usize::from(matches!(waiter.who, Who::Datagram { .. }));
+        self.by_asset[waiter.asset.index()] += 1;
         self.waiters.push(waiter);
-        Ok(())
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -53,6 +63,11 @@ impl Waiting {
         self.waiters.is_empty()
     }
 
+    /// Whether somebody waits for a price of this asset.
+    pub(super) fn is_for(&self, asset: AssetId) -> bool {
+        self.by_asset[asset.index()] > 0
+    }
+
     /// When the first one must be told.
     pub(super) fn deadline(&self) -> MonoNs {
         self.next.unwrap_or(MonoNs::NEVER)
@@ -60,16 +75,11 @@ impl Waiting {
 
     /// Takes out those that `wake` wants, oldest first.
     pub(super) fn take(&mut self, wake: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
-        let mut taken = Vec::new();
-        let mut at = 0;
-        while at < self.waiters.len() {
-            if wake(&self.waiters[at]) {
-                taken.push(self.waiters.remove(at));
-            } else {
-                at += 1;
-            }
+        let taken: Vec<Waiter> = self.waiters.extract_if(.., |w| wake(w)).collect();
+        for waiter in &taken {
+            self.datagrams -= usize::from(matches!(waiter.who, Who::Datagram { .. }));
+            self.by_asset[waiter.asset.index()] -= 1;
         }
-        self.datagrams -= taken.iter().filter(|w| matches!(w.who, Who::Datagram { .. })).count();
         self.next = self.waiters.iter().map(|w| w.deadline).min();
         taken
     }
@@ -91,18 +101,22 @@ mod tests {
 
     fn waiter(listing: usize, deadline: u64) -> Waiter {
         let who = Who::Conn(ConnId { slot: listing as u32, generation: 1 });
-        Waiter { listing: ListingId::new(listing).unwrap(), deadline: MonoNs(deadline), who }
+        let asset = AssetId::new(listing + 10).unwrap();
+        Waiter { listing: ListingId::new(listing).unwrap(), asset, deadline: MonoNs(deadline), who }
     }
 
     #[test]
     fn waiters_leave_by_listing_by_deadline_and_with_their_connection() {
         let mut waiting = Waiting::default();
         for n in 0..4 {
-            waiting.add(waiter(n, 100 - n as u64)).unwrap();
+            waiting.add(waiter(n, 100 - n as u64));
         }
+        let (waited_for, other) = (AssetId::new(13).unwrap(), AssetId::new(3).unwrap());
+        assert!(waiting.is_for(waited_for) && !waiting.is_for(other));
         assert_eq!(waiting.deadline(), MonoNs(97));
         assert_eq!(waiting.take(|w| w.listing.index() == 3).len(), 1);
         assert_eq!(waiting.deadline(), MonoNs(98));
+        assert!(!waiting.is_for(waited_for));
         assert_eq!(waiting.take(|w| w.deadline <= MonoNs(99)).len(), 2);
         assert!(waiting.forget(ConnId { slot: 0, generation: 1 }));
         assert!(!waiting.forget(ConnId { slot: 0, generation: 1 }));
@@ -113,9 +127,10 @@ mod tests {
     fn there_is_a_bound() {
         let mut waiting = Waiting::default();
         for _ in 0..WAITING_MAX {
-            waiting.add(waiter(1, 1)).unwrap();
+            assert!(waiting.has_room());
+            waiting.add(waiter(1, 1));
         }
-        assert!(waiting.add(waiter(1, 1)).is_err());
+        assert!(!waiting.has_room());
         assert_eq!(waiting.counts(), (0, WAITING_MAX));
     }
 }

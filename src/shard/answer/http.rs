@@ -1,6 +1,7 @@
 //! Answers to HTTP requests.
 
 use super::{Answerer, Attempt, Entry, Found, Fresh};
+use crate::account::Unrecognized;
 use crate::http::head::{Method, Reject, Request};
 use crate::http::respond::{self, Extra, Reply, Status};
 use crate::ledger::Transport;
@@ -160,7 +161,10 @@ impl Answerer {
     /// The persistent number of the caller's key.
     fn http_key(&mut self, now: Now, request: &Request<'_>) -> Result<u32, Refusal> {
         let token = request.token.ok_or(UNAUTHORIZED)?;
-        let index = self.recognizer.recognize(&self.keys, token, now.mono).map_err(|_| UNAUTHORIZED)?;
+        let index = self.recognizer.recognize(&self.keys, token, now.mono).map_err(|why| match why {
+            Unrecognized::Unknown => UNAUTHORIZED,
+            Unrecognized::Busy => OVERLOADED,
+        })?;
         let key = self.keys.key(index).ok_or(UNAUTHORIZED)?;
         Ok(key.number)
     }
@@ -222,6 +226,9 @@ impl Answerer {
         let mut waits_for = None;
         for name in list.split(|byte| *byte == b',') {
             count += 1;
+            if count > ASSETS_PER_REQUEST_MAX {
+                return Err(TOO_MANY);
+            }
             let Some(symbol) = Symbol::from_bytes(name) else {
                 return Err(Refusal::bad(
                     "assets must be names of 1 to 16 letters and digits, separated by commas",
@@ -233,9 +240,6 @@ impl Answerer {
             {
                 waits_for = waits_for.or(Some(listing));
             }
-        }
-        if count > ASSETS_PER_REQUEST_MAX {
-            return Err(TOO_MANY);
         }
         if let Some(listing) = waits_for {
             return Ok(HttpVerdict::Wait(listing));

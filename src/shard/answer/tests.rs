@@ -11,7 +11,8 @@ use crate::price::{AssetId, Confirmation, Currency, Exchange, Price, Quote, Tier
 use crate::time::UnixNs;
 use crate::wire::v2;
 
-const NOW: Now = Now { mono: MonoNs(1_000_000_000_000), unix: UnixNs(1_763_650_000_123_000_000) };
+pub(in crate::shard) const NOW: Now =
+    Now { mono: MonoNs(1_000_000_000_000), unix: UnixNs(1_763_650_000_123_000_000) };
 const LATER: MonoNs = MonoNs(2_000_000_000_000);
 
 struct AskEverything(bool);
@@ -48,7 +49,7 @@ fn price(answerer: &mut Answerer, listing: usize, text: &str) {
     answerer.board_mut().update(id, quote, ready, Confirmation::Until(LATER));
 }
 
-fn answerer(rest: bool) -> (Answerer, Token) {
+pub(in crate::shard) fn answerer(rest: bool) -> (Answerer, Token) {
     let token = Token::generate().unwrap();
     let key = Key {
         number: 42,
@@ -269,4 +270,58 @@ fn http_answers_the_same_objects() {
     let parsed: serde_json::Value = serde_json::from_str(body.trim()).unwrap();
     assert_eq!(parsed["assets"].as_array().unwrap().len(), 3);
     books_close(&answerer);
+}
+
+#[test]
+fn first_sightings_over_the_budget_are_overloaded_and_not_unauthorized() {
+    let (mut answerer, _) = answerer(false);
+    let tokens: Vec<Token> = (0..1_100).map(|_| Token::generate().unwrap()).collect();
+    let key = |(number, token): (u32, &Token)| Key {
+        number,
+        account: 1,
+        public_id: token.public_id(),
+        secret_hash: token.secret_hash(),
+        v2_request: token.v2_request_key(),
+        v2_answer: token.v2_answer_key(),
+        tier: AccountTier { name: "partner".into(), unlimited: true, qps: 0, burst: 0, monthly: None },
+        networks: vec![],
+    };
+    drop(answerer.replace_keys(Box::new(KeyTable::new((1..).zip(&tokens).map(key).collect()))));
+    let ask = |token: &Token| format!(r#"{{"api_key":"{}","asset":"BTC"}}"#, token.reveal());
+    for token in &tokens[..1_000] {
+        assert!(udp(&mut answerer, &ask(token)).is_ok());
+    }
+    assert_eq!(udp(&mut answerer, &ask(&tokens[1_001])), Err(Verdict::Silent));
+    let request = |token: &Token| {
+        format!("GET /price?asset=BTC HTTP/1.1\r\nHost: x\r\nX-API-Key: {}\r\n\r\n", token.reveal())
+    };
+    let answer = http(&mut answerer, &request(&tokens[1_001]));
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+    assert!(http(&mut answerer, &request(&tokens[7])).starts_with("HTTP/1.1 200"), "who is known is served");
+    assert_eq!(answerer.counters.value(Counter::UdpOverloaded), 1);
+    assert_eq!(answerer.counters.value(Counter::HttpOverloaded), 1);
+    assert_eq!(answerer.counters.value(Counter::UdpUnauthorized), 0);
+    books_close(&answerer);
+}
+
+#[test]
+fn who_finds_no_room_to_wait_is_told_so_in_his_own_protocol() {
+    let (mut answerer, token) = answerer(true);
+    let request = format!(r#"{{"api_key":"{}","asset":"SOL","id":9}}"#, token.reveal());
+    assert!(matches!(udp(&mut answerer, &request), Err(Verdict::Wait(_))));
+    let mut room = [0; UDP_PAYLOAD_MAX];
+    let Verdict::Send(len) = answerer.no_room_to_wait(NOW, request.as_bytes(), &mut room) else { panic!() };
+    assert_eq!(&room[..len], br#"{"error":"overloaded","id":9}"#);
+    books_close(&answerer);
+}
+
+#[test]
+fn more_assets_than_a_request_may_name_are_not_asked_for() {
+    let (mut answerer, token) = answerer(true);
+    let names = vec!["SOL"; 65].join(",");
+    let answer = http(
+        &mut answerer,
+        &format!("GET /prices?assets={names} HTTP/1.1\r\nHost: x\r\nX-API-Key: {}\r\n\r\n", token.reveal()),
+    );
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("more than 64"), "{answer}");
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Answerer, Attempt, Entry, Found, Fresh, Verdict};
-use crate::account::KeyIndex;
+use crate::account::Unrecognized;
 use crate::ledger::Transport;
 use crate::limits::UDP_PAYLOAD_MAX;
 use crate::price::Symbol;
@@ -102,8 +102,14 @@ impl Answerer {
             Ok(parsed) => parsed,
             Err(reject) => return self.reject(now, peer, request, room, reject),
         };
-        let Some(number) = self.v1_key(now, peer, parsed.token()) else {
-            return self.refuse_stranger_v1(now, peer, request, room, ErrorCode::Unauthorized, parsed.id());
+        let number = match self.v1_key(now, peer, parsed.token()) {
+            Ok(number) => number,
+            Err(Unrecognized::Unknown) => {
+                let code = ErrorCode::Unauthorized;
+                return self.refuse_stranger_v1(now, peer, request, room, code, parsed.id());
+            }
+            // Neither known nor unknown: nothing is sent, and whoever is genuine asks again.
+            Err(Unrecognized::Busy) => return self.refuse_silently(ErrorCode::Overloaded),
         };
         let len_max = answer_len_max(request.len());
         let source = match self.source(parsed.source()) {
@@ -145,10 +151,10 @@ impl Answerer {
 
     /// The persistent number of the key a v1 token belongs to, if it may be used from `peer`.
     #[inline]
-    fn v1_key(&mut self, now: Now, peer: IpAddr, token: &[u8]) -> Option<u32> {
-        let index: KeyIndex = self.recognizer.recognize(&self.keys, token, now.mono).ok()?;
-        let key = self.keys.key(index)?;
-        key.v1_allowed_from(peer).then_some(key.number)
+    fn v1_key(&mut self, now: Now, peer: IpAddr, token: &[u8]) -> Result<u32, Unrecognized> {
+        let index = self.recognizer.recognize(&self.keys, token, now.mono)?;
+        let key = self.keys.key(index).filter(|key| key.v1_allowed_from(peer));
+        key.map(|key| key.number).ok_or(Unrecognized::Unknown)
     }
 
     fn several_v1(
@@ -306,11 +312,24 @@ impl Answerer {
         }
     }
 
-    /// Refuses a datagram that would have to wait when no more can: the caller has no room.
+    /// Refuses a datagram that would have to wait when no more can: [`datagram`](Self::datagram) has
+    /// just said [`Verdict::Wait`], so its key is valid.
     #[cold]
-    pub fn no_room_to_wait(&mut self) {
-        self.counters.add(Counter::UdpOverloaded, 1);
-        self.counters.add(Counter::ReplySuppressed, 1);
+    pub fn no_room_to_wait(&mut self, now: Now, request: &[u8], room: &mut [u8]) -> Verdict {
+        let code = ErrorCode::Overloaded;
+        if let Ok(view) = v2::RequestView::parse(request) {
+            let index = self.keys.by_public_id(view.key_id());
+            let Some(key) = index.and_then(|index| self.keys.key(index)) else {
+                return self.refuse_silently(code);
+            };
+            let answer_key = v2::Key(key.v2_answer.0);
+            let caller = V2Caller { answer_key: &answer_key, request_id: view.request_id(), now };
+            return self.refuse_v2(&caller, room, code);
+        }
+        match v1::parse(request) {
+            Ok(parsed) => self.refuse_v1(room, answer_len_max(request.len()), code, parsed.id()),
+            Err(_) => self.refuse_silently(code),
+        }
     }
 }
 
