@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use super::rest::Ask;
 use super::secrets::random;
 use super::session::{EndKind, Ending, FeedGuest, Identity, Status};
+use super::tls::refusal;
 use crate::feed::{Backoff, Connection, Endpoint, Row};
 use crate::limits::FEED_SESSIONS_MAX;
 use crate::price::{Catalogue, ListingId, SessionId};
@@ -221,7 +222,7 @@ pub(super) async fn connect(endpoint: &Endpoint, tls: &Arc<rustls::ClientConfig>
     }
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|e| e.to_string())?;
     let stream = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await;
-    stream.map(|stream| Stream::Secure(Box::new(stream))).map_err(|e| format!("TLS: {e}"))
+    stream.map(|stream| Stream::Secure(Box::new(stream))).map_err(|e| refusal(&e))
 }
 
 #[cfg(test)]

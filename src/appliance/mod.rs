@@ -18,6 +18,7 @@ mod shards;
 mod start;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topology;
 mod verify;
 

@@ -17,6 +17,7 @@ use super::feeds::{self, Dialer};
 use super::rest::{QUEUE_LEN, RestAsker, RestCounts, RestDesk};
 use super::secrets::random;
 use super::shards::{self, Listening};
+use super::tls::tls_config;
 use super::topology::Topology;
 use crate::account::{KeyTable, Token};
 use crate::admin::{self, Facts};
@@ -172,7 +173,7 @@ impl Appliance {
             Starter { config, setup: &setup, topology: &topology, epoch, connections_max, keys: &keys, now };
         let (running, desk_publisher) =
             starter.start_shards(sockets, &facts, &|| Box::new(RestAsker(asks.clone())))?;
-        let tls = Arc::new(tls_config().map_err(|e| StartError::new(e, "report this"))?);
+        let tls = Arc::new(tls_config(config.feeds_ca_file.as_deref())?);
         let (leaving, is_leaving) = watch::channel(false);
         let sessions = feeds::plan(&setup.rows, &setup.catalogue)
             .map_err(|e| StartError::new(e, "mend the rows of the feeds"))?;
@@ -423,14 +424,4 @@ fn spawn_back_office(runtime: Runtime, office: BackOffice) -> Result<JoinHandle<
             runtime.shutdown_background();
         })
         .map_err(no_back_office)
-}
-
-/// TLS for feeds and REST: the web's roots.
-pub(super) fn tls_config() -> Result<rustls::ClientConfig, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

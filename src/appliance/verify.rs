@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::feed_setup::feed_setup;
 use super::feeds::{self, Pace, Session, Stream, connect};
 use super::secrets::random;
-use super::start::{StartError, runtime, start_sim, tls_config};
+use super::start::{StartError, runtime, start_sim};
+use super::tls::tls_config;
 use crate::config::{Config, Problem};
 use crate::feed::{Connection, Disconnect, Endpoint, Phase, Row, Sink, Trade};
 use crate::price::{ListingId, Price};
@@ -117,7 +118,7 @@ pub fn verify(config: &Config, asked: &Verify) -> Result<Vec<Verified>, StartErr
         });
     }
     let mut sessions = feeds::plan(&rows, &setup.catalogue).map_err(mend)?;
-    let tls = Arc::new(tls_config().map_err(mend)?);
+    let tls = Arc::new(tls_config(config.feeds_ca_file.as_deref())?);
     runtime()?.block_on(async {
         let mut tasks = JoinSet::new();
         for (index, row) in rows.iter().enumerate() {

@@ -183,6 +183,7 @@ shard_stall_s = 10              # default
 log = "info"                    # default
 # feeds_file =                  # default
 # assets_file =                 # default
+# feeds_ca_file =               # default
 rest.deadline_ms = 800          # default
 rest.cache_ttl_s = 13           # default
 rest.prewarm = true             # default

@@ -141,6 +141,10 @@ settings! {
     /// CSV file of asset mappings that takes the place of the built-in one.
     assets_file: Option<PathBuf> = None, "BEAST_ASSETS_FILE", "", "a path", |_| true;
 
+    /// PEM file of certificates that are trusted beside the web's when exchanges are connected to by
+    /// TLS, such as that of a proxy or of simulated exchanges.
+    feeds_ca_file: Option<PathBuf> = None, "BEAST_FEEDS_CA_FILE", "", "a path", |_| true;
+
     and {
         /// Prices asked for by REST.
         rest: Rest,
