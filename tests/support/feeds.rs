@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use beast::account::Token;
@@ -71,6 +72,14 @@ pub(crate) fn enable(config: &mut Config, sim: &Sim, exchange: Exchange, more: &
     config.feeds.insert(exchange.to_string(), row);
 }
 
+/// As [`enable`], through the simulation's TLS listener.
+pub(crate) fn enable_tls(config: &mut Config, sim: &Sim, exchange: Exchange, more: &str) {
+    enable(config, sim, exchange, more);
+    let (addr, row) = (sim.tls_addr().unwrap(), config.feeds.get_mut(exchange.name()).unwrap());
+    row.insert("url".into(), format!("wss://{addr}/ws/{exchange}").into());
+    row.insert("rest_base".into(), format!("https://{addr}/rest/{exchange}").into());
+}
+
 /// Lists an asset on these exchanges only, preferred first, under their own symbols. One that is not
 /// built in needs a number.
 pub(crate) fn list(config: &mut Config, asset: &str, number: Option<usize>, listings: &[(Exchange, &str)]) {
@@ -123,13 +132,9 @@ impl Running {
         let data = tempfile::tempdir().unwrap();
         let config = Config { data_dir: data.path().join("data"), ..config };
         let appliance = Appliance::start(&config, |_| Ok(())).unwrap();
-        let client = Client {
-            token: appliance.first_key.unwrap(),
-            udp: appliance.addresses.udp[0],
-            http: appliance.addresses.http[0],
-            catalogue: feed_setup(&config, None).unwrap().catalogue,
-            requests: Cell::new(0),
-        };
+        let catalogue = feed_setup(&config, None).unwrap().catalogue;
+        let (udp, http) = (appliance.addresses.udp[0], appliance.addresses.http[0]);
+        let client = Client::new(appliance.first_key.unwrap(), udp, http, catalogue);
         let health = appliance.addresses.health[0];
         Self { client, data, health, appliance: Some(appliance) }
     }
@@ -182,11 +187,15 @@ pub(crate) struct Client {
     pub(crate) token: Token,
     pub(crate) udp: SocketAddr,
     pub(crate) http: SocketAddr,
-    catalogue: std::sync::Arc<Catalogue>,
+    catalogue: Arc<Catalogue>,
     requests: Cell<u64>,
 }
 
 impl Client {
+    pub(crate) fn new(token: Token, udp: SocketAddr, http: SocketAddr, catalogue: Arc<Catalogue>) -> Self {
+        Self { token, udp, http, catalogue, requests: Cell::new(0) }
+    }
+
     /// As another owner of a key.
     pub(crate) fn with(&self, token: Token) -> Self {
         Self { token, ..self.clone() }

@@ -4,5 +4,6 @@
 
 pub(crate) mod feeds;
 pub(crate) mod gate;
+pub(crate) mod program;
 pub(crate) mod recordings;
 pub(crate) mod wait;
