@@ -12,7 +12,7 @@ use beast::config::{Config, LogLevel};
 use beast::store::write_first_key;
 use beast::time::{Clock as _, RealClock};
 use clap::Args;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::EnvFilter;
 
 use super::leave::LeaveSignals;
 use super::{Failure, Outcome, SettingsArgs, listen};
@@ -108,18 +108,19 @@ fn leave_no_half() {
 }
 
 fn start_log(level: LogLevel) {
-    let filter = match level {
-        LogLevel::Off => LevelFilter::OFF,
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
+    // What libraries say of themselves helps only whoever looks at everything.
+    let filter = EnvFilter::new(match level {
+        LogLevel::Off => "off",
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "warn,beast=info",
+        LogLevel::Debug => "warn,beast=debug",
+        LogLevel::Trace => "trace",
+    });
     let terminal = io::stderr().is_terminal();
     // A second subscriber only in tests that start twice in one process.
     let _already = tracing_subscriber::fmt()
-        .with_max_level(filter)
+        .with_env_filter(filter)
         .with_ansi(terminal)
         .with_target(false)
         .with_writer(io::stderr)
