@@ -89,6 +89,9 @@ const SOCKETS: usize = 16;
 /// A shard publishes its counters at least this often.
 const PUBLISHED_AFTER: Duration = Duration::from_millis(300);
 
+/// Looks at its counters before it is given up: half a minute.
+const LOOKS_MAX: usize = 100;
+
 fn main() -> ExitCode {
     common::main(&["goodput", "--quick", "--io=uring,portable"], measure)
 }
@@ -157,14 +160,13 @@ fn loads<R: Requests>(
     }
     let mut runs = Vec::new();
     for &times in &args.times {
-        let before = Books::of(&shard.published);
+        let before = Books::settled(&shard.published)?;
         let pace = Pace::Rate { per_s: (capacity * times).max(1.0) as u64, in_flight_max: 1 << 16 };
         let (whole, measured) = load(shard, pace, seconds, requests()?)?;
         if whole.wrong + whole.duplicate > 0 {
             return Err(io::Error::other(format!("answers are not what was asked: {whole:?}")));
         }
-        std::thread::sleep(PUBLISHED_AFTER);
-        let after = Books::of(&shard.published);
+        let after = Books::settled(&shard.published)?;
         let (answered, refused) = (after.answered - before.answered, after.refused - before.refused);
         let dropped = after.dropped - before.dropped;
         let quantile = |quantile| measured.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
@@ -206,6 +208,7 @@ fn load<R: Requests>(
 }
 
 /// What became of all datagrams so far.
+#[derive(PartialEq)]
 struct Books {
     answered: u64,
     refused: u64,
@@ -213,6 +216,20 @@ struct Books {
 }
 
 impl Books {
+    /// Once the shard has nothing left to do: a full socket outlasts the client's patience.
+    fn settled(published: &Published) -> io::Result<Self> {
+        let mut last = Self::of(published);
+        for _ in 0..LOOKS_MAX {
+            std::thread::sleep(PUBLISHED_AFTER);
+            let now = Self::of(published);
+            if now == last {
+                return Ok(now);
+            }
+            last = now;
+        }
+        Err(io::Error::other("the shard is still answering long after the last request"))
+    }
+
     fn of(published: &Published) -> Self {
         let counters = published.read();
         let refused = Counter::ALL.iter().filter(|counter| {
