@@ -93,7 +93,7 @@ const PUBLISHED_AFTER: Duration = Duration::from_millis(300);
 const LOOKS_MAX: usize = 100;
 
 fn main() -> ExitCode {
-    common::main(&["goodput", "--quick", "--io=uring,portable"], measure)
+    common::main(&["goodput", "--quick", "--protocols=v2", "--times=1,5"], measure)
 }
 
 fn measure(args: &Args) -> io::Result<bool> {
