@@ -137,18 +137,20 @@ impl Dialer {
             };
             session.status.connected.store(false, Ordering::Relaxed);
             session.status.connection.phase.store(0, Ordering::Relaxed);
+            let mut healthy = false;
             if let Some(heard) = ending.heard {
-                backoff.heard(heard);
+                healthy = backoff.heard(heard);
                 // It worked in between: even the same failure is a new one.
                 *pace.said.lock().await = None;
             }
             match ending.kind {
                 EndKind::Leaving => return,
-                EndKind::AskedFor => {
+                // An exchange that asks for it again and again is not dialled again and again.
+                EndKind::AskedFor if healthy => {
                     tracing::info!("{name} is connected anew: {}", ending.why);
                     continue;
                 }
-                EndKind::Failed => {}
+                EndKind::AskedFor | EndKind::Failed => {}
             }
             let wait = backoff.failed(u64::from_le_bytes(random()));
             if pace.is_news(&ending.why).await {

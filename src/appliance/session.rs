@@ -42,7 +42,7 @@ pub(super) struct Ending {
 pub(super) enum EndKind {
     /// Dial again after a while.
     Failed,
-    /// The exchange asked for it: dial again at once.
+    /// The exchange asked for it: dial again at once, if the connection had a healthy minute.
     AskedFor,
     /// This process is leaving: nothing.
     Leaving,

@@ -49,6 +49,8 @@ pub struct PortableEngine {
     epoll: Epoll,
     sockets: Sockets,
     udp: Vec<UdpSide>,
+    /// Which UDP socket the last harvest began with.
+    first_udp: usize,
     listeners: Vec<ListenerSide>,
     conns: Vec<Conn>,
     free_conns: Vec<u32>,
@@ -154,6 +156,7 @@ impl PortableEngine {
         Ok(Self {
             epoll,
             udp: udp.collect(),
+            first_udp: 0,
             listeners: sockets.tcp.iter().map(|_| ListenerSide { armed: false, hot: true }).collect(),
             conns: Vec::new(),
             free_conns: (0..u32::try_from(connections_max + FEED_SESSIONS_MAX).unwrap_or(u32::MAX))
@@ -373,8 +376,11 @@ impl Engine for PortableEngine {
 
     fn harvest(&mut self, datagrams: usize, events: &mut Vec<Event>) -> io::Result<()> {
         let mut left = datagrams;
-        for index in 0..self.udp.len() {
-            left -= self.receive_datagrams(index, left, events);
+        // Each time another socket is the first: a flood on one must not starve the others.
+        let count = self.udp.len();
+        self.first_udp = (self.first_udp + 1) % count.max(1);
+        for index in 0..count {
+            left -= self.receive_datagrams((self.first_udp + index) % count, left, events);
         }
         self.unpolled += 1;
         let looking = left < datagrams || self.udp.iter().any(|u| u.armed && u.looks > 0);
@@ -548,6 +554,30 @@ mod tests {
             Poll::Ready(value) => value,
             Poll::Pending => panic!("the portable engine never waits for a waker"),
         }
+    }
+
+    #[test]
+    fn a_flood_on_one_socket_does_not_starve_another() {
+        let open = || open_udp("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
+        let sockets = Sockets { udp: vec![open(), open(), open()], tcp: vec![] };
+        let to: Vec<_> = sockets.udp.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut engine = PortableEngine::new(sockets, 4).unwrap();
+        (0..3).for_each(|index| engine.arm_udp(UdpIndex(index)));
+        for at in [0, 0, 0, 0, 0, 0, 0, 0, 1, 2] {
+            client.send_to(b"ping", to[at]).unwrap();
+        }
+        let mut seen = [0; 3];
+        let mut events = Vec::new();
+        for _ in 0..3 {
+            engine.harvest(2, &mut events).unwrap();
+            for event in events.drain(..) {
+                let Event::Datagram(datagram) = event else { continue };
+                seen[usize::from(datagram.socket.0)] += 1;
+                engine.release(datagram.buffer);
+            }
+        }
+        assert!(seen[1] == 1 && seen[2] == 1, "{seen:?}");
     }
 
     #[test]

@@ -34,11 +34,13 @@ impl Backoff {
         self.open_since = Some(now);
     }
 
-    /// A frame was heard on it. After a healthy minute the failures are forgotten.
-    pub fn heard(&mut self, now: MonoNs) {
-        if self.open_since.is_some_and(|since| now.since(since) >= HEALTHY) {
+    /// A frame was heard on it. After a healthy minute the failures are forgotten; whether it had one.
+    pub fn heard(&mut self, now: MonoNs) -> bool {
+        let healthy = self.open_since.is_some_and(|since| now.since(since) >= HEALTHY);
+        if healthy {
             self.failures = 0;
         }
+        healthy
     }
 
     /// The connection or the attempt has failed: how long to wait before the next one. `random` is
@@ -83,13 +85,13 @@ mod tests {
         backoff.failed(0);
         backoff.failed(0);
         backoff.opened(seconds(100));
-        backoff.heard(seconds(159));
+        assert!(!backoff.heard(seconds(159)));
         assert_eq!(backoff.failures(), 2);
         assert_eq!(backoff.failed(0), Duration::from_secs(4));
         backoff.heard(seconds(500));
         assert_eq!(backoff.failures(), 3, "nothing is open");
         backoff.opened(seconds(500));
-        backoff.heard(seconds(560));
+        assert!(backoff.heard(seconds(560)));
         assert_eq!(backoff.failures(), 0);
         assert_eq!(backoff.failed(0), Duration::from_secs(1));
     }

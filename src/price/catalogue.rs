@@ -73,7 +73,7 @@ impl Catalogue {
     /// An empty catalogue of these exchanges.
     ///
     /// # Errors
-    /// When a number or name occurs twice or a name is not 1 to 20 lower-case letters, digits and
+    /// When a number is 0, a number or name occurs twice or a name is not 1 to 20 lower-case letters, digits and
     /// underscores.
     pub fn new(exchanges: Vec<Exchange>) -> Result<Self, CatalogueError> {
         for (index, exchange) in exchanges.iter().enumerate() {
@@ -82,6 +82,11 @@ impl Catalogue {
             if name.is_empty() || name.len() > EXCHANGE_NAME_LEN_MAX || !name.bytes().all(plain) {
                 return Err(CatalogueError(format!(
                     "exchange name is {name:?}, needs 1 to {EXCHANGE_NAME_LEN_MAX} lower-case letters, digits and underscores"
+                )));
+            }
+            if exchange.id.index() == 0 {
+                return Err(CatalogueError(format!(
+                    "exchange {name} has number 0, which means any exchange in requests; needs 1 to 63"
                 )));
             }
             if let Some(twin) = exchanges[..index].iter().find(|e| e.id == exchange.id || e.name == *name) {
