@@ -28,9 +28,11 @@ mod portable;
 pub mod probe;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod thread;
 mod uring;
 
-pub use portable::{PortableEngine, run_on_thread};
+pub use portable::PortableEngine;
+pub use thread::run_on_thread;
 pub use uring::{STREAM_BUFFER_LEN, UdpSend, UringEngine, UringOptions, run_on_glommio};
 
 /// The sockets a shard brings to its engine, opened by [`crate::sys::net`]. Their positions are

@@ -7,9 +7,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
-use std::thread::{Builder, JoinHandle};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -19,7 +16,6 @@ use super::{BufferId, ConnId, Datagram, Ended, Engine, Event, ListenerIndex, Soc
 use crate::limits::{FEED_SESSIONS_MAX, RECV_BATCH_LEN};
 use crate::sys::mmsg::{ReceiveBatch, SendBatch, send_one};
 use crate::sys::net::socket_drops;
-use crate::sys::pin::pin_thread;
 use crate::time::{Clock as _, MonoNs, RealClock};
 
 /// Bytes taken from a connection at a time.
@@ -506,33 +502,6 @@ impl Engine for PortableEngine {
     }
 }
 
-/// Starts a thread, on one processor if `cpu` says so, and runs the future that `task` makes there.
-/// The twin of [`run_on_glommio`](super::run_on_glommio) for this engine, which blocks its thread
-/// where it parks: the future must wait for nothing else.
-///
-/// # Errors
-/// When the thread cannot start. That it cannot be pinned is its result.
-pub fn run_on_thread<T, F, Task>(
-    cpu: Option<usize>,
-    name: &str,
-    task: Task,
-) -> io::Result<JoinHandle<io::Result<T>>>
-where
-    T: Send + 'static,
-    F: Future<Output = T> + 'static,
-    Task: FnOnce() -> F + Send + 'static,
-{
-    Builder::new().name(name.to_owned()).spawn(move || {
-        if let Some(cpu) = cpu {
-            pin_thread(cpu)?;
-        }
-        match pin!(task()).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => Ok(value),
-            Poll::Pending => Err(io::Error::other("a task on the portable engine waited for a waker")),
-        }
-    })
-}
-
 #[cfg(test)]
 impl PortableEngine {
     /// How many buffers are out, for the conformance tests.
@@ -544,6 +513,8 @@ impl PortableEngine {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
     use crate::sys::net::open_udp;
