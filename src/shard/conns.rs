@@ -131,8 +131,8 @@ impl Conns {
         self.slots.iter_mut().filter_map(Option::as_mut)
     }
 
-    /// Guests whose deadline has come.
-    pub(super) fn guests_due(&mut self, now: MonoNs) -> Vec<ConnId> {
+    /// Appends the guests whose deadline has come.
+    pub(super) fn guests_due(&mut self, now: MonoNs, into: &mut Vec<ConnId>) {
         let slots = &self.slots;
         let open =
             |id: &ConnId| slots.get(id.slot as usize).and_then(Option::as_ref).filter(|conn| conn.id == *id);
@@ -140,7 +140,7 @@ impl Conns {
         let due = |id: &&ConnId| {
             open(id).is_some_and(|conn| matches!(&conn.role, Role::Guest(g) if g.deadline() <= now))
         };
-        self.guests.iter().filter(due).copied().collect()
+        into.extend(self.guests.iter().filter(due));
     }
 
     pub(super) fn ids(&self) -> Vec<ConnId> {
@@ -165,8 +165,12 @@ impl Conns {
         if bytes.is_empty() {
             self.recycle(bytes);
         } else if conn.sending {
-            conn.pending.extend_from_slice(&bytes);
-            self.recycle(bytes);
+            if conn.pending.is_empty() {
+                self.recycle(std::mem::replace(&mut conn.pending, bytes));
+            } else {
+                conn.pending.extend_from_slice(&bytes);
+                self.recycle(bytes);
+            }
         } else {
             conn.sending = true;
             conn.sent = 0;

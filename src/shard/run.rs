@@ -13,7 +13,7 @@ use super::guest::Arrival;
 use super::links::{Inbox, Publisher};
 use super::waiting::{Waiter, Waiting, Who};
 use crate::account::KeyTable;
-use crate::engine::{Datagram, Ended, Engine, Event, ListenerIndex, UdpIndex};
+use crate::engine::{ConnId, Datagram, Ended, Engine, Event, ListenerIndex, UdpIndex};
 use crate::limits::{RECV_BATCH_LEN, UDP_PAYLOAD_MAX};
 use crate::price::{AssetId, ListingId};
 use crate::time::{Clock, MonoNs, Now};
@@ -63,6 +63,8 @@ pub struct Shard {
     pub(super) rearm: Vec<Rearm>,
     /// Listeners that are not armed because files or memory have run out.
     pub(super) refused_accepts: Vec<ListenerIndex>,
+    /// Connections that something is due for; empty between turns.
+    pub(super) due: Vec<ConnId>,
     late_room: Box<[u8; UDP_PAYLOAD_MAX]>,
     house_at: MonoNs,
     fresh_at: MonoNs,
@@ -75,7 +77,7 @@ pub struct Shard {
 pub(super) enum Rearm {
     Udp(UdpIndex),
     Accept(ListenerIndex),
-    Receive(crate::engine::ConnId),
+    Receive(ConnId),
 }
 
 /// What a request may wait for.
@@ -127,6 +129,7 @@ impl Shard {
             settled: Vec::new(),
             rearm: Vec::new(),
             refused_accepts: Vec::new(),
+            due: Vec::new(),
             late_room: Box::new([0; UDP_PAYLOAD_MAX]),
             house_at: MonoNs(0),
             fresh_at: MonoNs(0),

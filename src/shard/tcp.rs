@@ -109,6 +109,9 @@ impl Shard {
             return;
         }
         if conn.sending || http.waiting {
+            if http.input.capacity() == 0 {
+                http.input = self.conns.vector();
+            }
             http.input.extend_from_slice(bytes);
             if http.input.len() > INPUT_HIGH && conn.receiving {
                 conn.receiving = false;
@@ -419,13 +422,16 @@ impl Shard {
     }
 
     pub(super) fn tick_guests<E: Engine>(&mut self, engine: &mut E, now: Now) {
-        for id in self.conns.guests_due(now.mono) {
+        let mut due = std::mem::take(&mut self.due);
+        self.conns.guests_due(now.mono, &mut due);
+        for id in due.drain(..) {
             let Some(mut conn) = self.conns.take(id) else { continue };
             let mut out = self.conns.vector();
             let Role::Guest(guest) = &mut conn.role else { continue };
             let keep = guest.tick(now, &mut out, &mut self.publisher);
             self.after_guest(engine, now, conn, out, keep);
         }
+        self.due = due;
     }
 
     /// Closes connections that have been silent too long, once a second.
@@ -434,7 +440,7 @@ impl Shard {
             return;
         }
         self.sweep_at = MonoNs(now.mono.0.saturating_add(SWEEP_NS));
-        for listener in std::mem::take(&mut self.refused_accepts) {
+        while let Some(listener) = self.refused_accepts.pop() {
             self.rearm_accept(engine, listener);
         }
         let (idle, head) = (self.options.http_idle, self.options.http_head);
@@ -450,12 +456,14 @@ impl Shard {
                 slow_head || (lingered && !conn.sending) || now.mono.since(http.idle_since) >= idle
             }
         };
-        let over: Vec<ConnId> = self.conns.iter_mut().filter(over).map(|conn| conn.id).collect();
-        for id in over {
+        let mut due = std::mem::take(&mut self.due);
+        due.extend(self.conns.iter_mut().filter(over).map(|conn| conn.id));
+        for id in due.drain(..) {
             if let Some(conn) = self.conns.take(id) {
                 self.close(engine, conn);
             }
         }
+        self.due = due;
     }
 
     /// The shard is leaving: guests say goodbye, idle peers are closed, the others after their
