@@ -36,6 +36,11 @@ impl Target<'_> {
         Udp::to(v4(&self.udp))
     }
 
+    /// From a network of its own: replies to those that have proved nothing are counted by network.
+    fn stranger(&self, network: u8) -> Udp {
+        Udp::from([127, 77, network, 1].into(), v4(&self.udp))
+    }
+
     fn http(&self) -> Http {
         Http::to(v4(&self.http))
     }

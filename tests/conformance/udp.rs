@@ -88,13 +88,12 @@ fn sources(target: &Target<'_>, asset: &str) -> Vec<String> {
 }
 
 pub(crate) fn v1_refuses(target: &Target<'_>) {
-    let client = target.udp();
     let key = target.token.reveal();
     let mut mistyped = key.clone().into_bytes();
     mistyped[20] = if mistyped[20] == b'0' { b'1' } else { b'0' };
     let mistyped = String::from_utf8(mistyped).unwrap();
     let stranger = beast::account::Token::generate().unwrap().reveal();
-    for (request, error) in [
+    for (network, (request, error)) in (0..).zip([
         (format!(r#"{{"api_key":"{key}","asset":"NOPE","id":1}}"#), "unknown_asset"),
         (format!(r#"{{"api_key":"{key}","asset":"BTC","source":"nowhere","id":1}}"#), "unknown_asset"),
         (format!(r#"{{"api_key":"{mistyped}","asset":"BTC","id":1}}"#), "unauthorized"),
@@ -102,8 +101,8 @@ pub(crate) fn v1_refuses(target: &Target<'_>) {
         (r#"{"asset":"BTC","id":1,"pad":"long enough for the error"}"#.to_owned(), "unauthorized"),
         (format!(r#"{{"api_key":"{key}","id":1}}"#), "bad_request"),
         (format!(r#"{{"api_key":"{key}","asset":"BTC","asset":"BTC","id":1}}"#), "bad_request"),
-    ] {
-        let answer = client.v1(&request);
+    ]) {
+        let answer = target.stranger(network).v1(&request);
         assert_eq!(answer["error"], error, "{request}");
         if error != "bad_request" {
             assert_eq!(answer["id"], 1, "{request}");
@@ -176,7 +175,7 @@ fn price(reply: Reply) -> Answer {
 }
 
 pub(crate) fn v2_refuses(target: &Target<'_>) {
-    let client = target.udp();
+    let client = target.stranger(100);
     let token = &target.token;
     let signed = |request: &[u8], code: ErrorCode| match client.v2(request, token) {
         Reply::Refused(refusal) => {
@@ -190,6 +189,7 @@ pub(crate) fn v2_refuses(target: &Target<'_>) {
     let now = RealClock.now().unix.ms();
     signed(&v2_request_at(token, "BTC", 3, now - 60_000), ErrorCode::Expired);
     signed(&v2_request_at(token, "BTC", 3, now + 60_000), ErrorCode::Expired);
+    let client = target.stranger(101);
     let unsigned = |request: &[u8], code: ErrorCode| match client.v2(request, token) {
         Reply::RefusedUnsigned(refusal) => {
             assert_eq!((refusal.code, refusal.request_id), (code, 3));

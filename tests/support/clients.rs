@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::running::PATIENCE;
 
 /// How long silence is listened to before it counts as silence.
-pub const SILENCE: Duration = Duration::from_millis(150);
+pub const SILENCE: Duration = Duration::from_millis(80);
 
 /// A connected socket.
 pub struct Udp(pub UdpSocket);
