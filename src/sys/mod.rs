@@ -1,6 +1,7 @@
 //! The only room with unsafe code: safe faces over the kernel that cannot be misused from outside.
 
 mod buffer_ring;
+pub mod counting_alloc;
 pub mod eventfd;
 pub mod mmsg;
 pub mod net;
