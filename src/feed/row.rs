@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::endpoint::Endpoint;
 use super::path::{CONDITION_NEEDED, Condition, PATH_NEEDED, Path, SINGLE_NEEDED};
 use super::trade_time::TimeFormat;
 use crate::price::ExchangeId;
@@ -320,6 +321,11 @@ impl Row {
     fn check_connection(&self) -> Result<(), RowError> {
         self.id()?;
         self.check_url("url", &self.url, &["wss://", "ws://"])?;
+        if Endpoint::parse(&self.url).is_none() {
+            let needed =
+                "a URL of a host, a port from 1 to 65535 where there is one, no user and no fragment";
+            return Err(self.error("url", &self.url, needed));
+        }
         self.check_template("url", &self.url, &[])?;
         self.check_template("subscribe", &self.subscribe, &["SYMBOLS", "UNIX_S", "REQ_ID"])?;
         if !self.subscribe.contains("{SYMBOLS}") {

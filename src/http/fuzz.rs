@@ -162,7 +162,7 @@ pub fn upgrade(bytes: &[u8]) {
     match whole {
         Ok(Some(len)) => {
             let head = bytes.get(..len).expect("no longer than what was received");
-            assert!(head.ends_with(b"\n") && head.starts_with(b"HTTP/1.1 101"));
+            assert!(head.ends_with(b"\n") && head.trim_ascii_start().starts_with(b"HTTP/1.1 101"));
             let accept = key.accept();
             assert!(memchr::memmem::find(head, accept.as_bytes()).is_some());
         }
