@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
+use serde::de::IgnoredAny;
+
 use super::data::{self, FeedData, Overrides};
 use super::{Connection, Disconnect, Extractor, Frame, RestReader, Row, Sink, Trade};
 use crate::http::ws::Key;
@@ -32,7 +34,8 @@ fn listings<'s>(symbols: &[&'s str]) -> Vec<(&'s str, ListingId)> {
 }
 
 /// A message of a row's exchange gives at most one trade a listing, of a listing that was asked for,
-/// at a positive price and no time that is to come; a second reading agrees with the first.
+/// at a positive price and no time that is to come; a second reading agrees with the first. What
+/// serde_json takes is never called malformed.
 pub fn message(bytes: &[u8]) {
     let Some((row, message)) = row_of(bytes) else { return };
     read_message(row, &SYMBOLS, message);
@@ -43,6 +46,8 @@ pub(crate) fn read_message(row: &Row, symbols: &[&str], message: &[u8]) {
     let mut extractor = Extractor::new(row, listings(symbols)).expect("a row that was checked");
     let (mut first, mut again) = (Vec::new(), Vec::new());
     let frame = extractor.extract(message, LATE, &mut first);
+    let is_json = serde_json::from_slice::<IgnoredAny>(message).is_ok();
+    assert!(!is_json || frame != Frame::Malformed, "{}", message.escape_ascii());
     check_trades(symbols.len(), frame, &first);
     assert!(extractor.named().iter().all(|listing| listing.index() < symbols.len()));
     assert_eq!(extractor.extract(message, LATE, &mut again), frame);
