@@ -1,7 +1,7 @@
 //! Opens the sockets and starts the threads that answer.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::thread::JoinHandle;
 
 use super::topology::Topology;
@@ -32,9 +32,16 @@ pub(super) fn open_sockets(
     http_port: u16,
     buffer_bytes: usize,
 ) -> io::Result<(Vec<Sockets>, Listening)> {
-    let open = |address: SocketAddr| open_udp(address, buffer_bytes).and_then(|s| s.local_addr());
-    let udp = usable(topology, udp_port, open)?;
-    let http = usable(topology, http_port, |address| open_tcp(address, 1).and_then(|s| s.local_addr()))?;
+    // A port of the kernel's choice is found by a socket that shares it with nobody: one that may
+    // share could be given the port of another process.
+    let udp = usable(topology, udp_port, |address| match address.port() {
+        0 => UdpSocket::bind(address)?.local_addr(),
+        _ => open_udp(address, buffer_bytes)?.local_addr(),
+    })?;
+    let http = usable(topology, http_port, |address| match address.port() {
+        0 => TcpListener::bind(address)?.local_addr(),
+        _ => open_tcp(address, 1)?.local_addr(),
+    })?;
     let mut all = Vec::new();
     for _ in &topology.shards {
         let mut sockets = Sockets::default();
