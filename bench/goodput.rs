@@ -108,14 +108,15 @@ fn measure(args: &Args) -> io::Result<bool> {
         for &protocol in &args.protocols {
             let mut these = Vec::new();
             for n in 0..rounds {
-                these.extend(round(args, cpus, (io, protocol), n, seconds)?);
+                let runs = round(args, cpus, (io, protocol), n, seconds)?;
+                if !args.json {
+                    runs.iter().for_each(print);
+                }
+                these.extend(runs);
             }
             figures.extend(self::figures(args, &these));
             all.extend(these);
         }
-    }
-    if !args.json {
-        all.iter().for_each(print);
     }
     let unbalanced = all.iter().filter(|run| run.difference != 0).count();
     let whole = Report::new("goodput", machine, all, figures).print(args.json);

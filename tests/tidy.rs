@@ -22,7 +22,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("feed", &["engine", "http", "wire", "price", "time", "limits"]),
     ("store", &["ledger", "account", "price", "limits", "time"]),
     ("admin", &["ledger", "account", "price", "limits", "time", PUBLISHED, COUNTERS, COUNTER]),
-    ("backoffice", &["ledger", "account", "price", "limits", "time", "store", "feed", PUBLISHED]),
     ("exchange_sim", &["wire", "http", "price", "limits", "time"]),
     ("load", &["wire", "http", "price", "sys", "limits", "time"]),
 ];
