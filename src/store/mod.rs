@@ -15,6 +15,7 @@ mod folder;
 mod instance_key;
 mod keys;
 mod schema;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 pub use error::StoreError;
 pub use folder::write_first_key;
 pub use keys::{KeyRow, NewKey, Revoked};
+pub use usage::{BUCKETS, Histogram, UsageOf, UsageRow, UsageSums};
 
 use error::sqlite;
 use folder::Folder;

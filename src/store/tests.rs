@@ -149,7 +149,7 @@ fn a_newer_schema_is_refused() {
     drop(store);
     for error in [failure(Store::open(home.path())), failure(Store::open_existing(home.path()))] {
         assert!(
-            error.contains("schema version 9, this beast knows versions up to 1; run the newer beast"),
+            error.contains("schema version 9, this beast knows versions up to 2; run the newer beast"),
             "{error}"
         );
     }
@@ -162,7 +162,7 @@ fn each_step_of_the_schema_is_taken_once() {
         let store = Store::open(home.path()).unwrap();
         let steps = "SELECT count(*), max(version) FROM schema_version";
         let steps: (u32, u32) = store.db.query_row(steps, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        assert_eq!(steps, (1, 1));
+        assert_eq!(steps, (2, 2));
     }
 }
 
