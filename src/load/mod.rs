@@ -13,7 +13,10 @@
 
 mod flights;
 mod http;
+pub mod latency;
+pub mod machine;
 mod requests;
+pub mod result;
 mod tally;
 mod udp;
 mod v1;
