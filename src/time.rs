@@ -1,6 +1,8 @@
 //! Time as the rooms see it: two instants read together, once a turn, from a clock that is either
 //! the machine's or a script's.
 
+pub mod calendar;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;

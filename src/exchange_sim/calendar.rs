@@ -1,5 +1,7 @@
 //! Times as exchanges write them.
 
+use crate::time::calendar::date_time;
+
 /// RFC 3339 in UTC with `digits` (at most 9) digits of fraction, rounded down.
 pub(super) fn rfc3339(unix_ns: u64, digits: usize) -> String {
     let mut text = seconds_text(unix_ns, 'T');
@@ -51,26 +53,8 @@ pub(super) fn seconds_fraction(unix_ns: u64, digits: usize) -> String {
     format!("{}.{}", unix_ns / 1_000_000_000, fraction.get(..digits.min(9)).unwrap_or_default())
 }
 
-/// Date and time of day of a Unix time. The days are counted in eras of 400 years that start in
-/// March, so that the leap day is the last of its year.
 fn seconds_text(unix_ns: u64, separator: char) -> String {
-    let seconds = unix_ns / 1_000_000_000;
-    let of_day = seconds % 86_400;
-    let days = seconds / 86_400 + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}{separator}{:02}:{:02}:{:02}",
-        of_day / 3_600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
+    date_time(unix_ns / 1_000_000_000, separator)
 }
 
 #[cfg(test)]
