@@ -109,6 +109,7 @@ fn keys_count_from_when_they_are_made_until_they_are_revoked() {
             tier: "partner".to_owned(),
             networks: Vec::new(),
             note: String::new(),
+            admin: false,
         };
         let token = store.add_key(&new).unwrap();
         let other = running.client.with(token);

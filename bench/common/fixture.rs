@@ -55,6 +55,7 @@ pub fn answerer(token: &Token) -> io::Result<Answerer> {
         v2_answer: token.v2_answer_key(),
         tier: AccountTier { name: "partner".into(), unlimited: true, qps: 0, burst: 0, monthly: None },
         networks: vec![],
+        admin: false,
     };
     let catalogue = Arc::new(catalogue()?);
     let mut answerer = Answerer::new(

@@ -25,6 +25,8 @@ pub struct Key {
     pub tier: Tier,
     /// From where it may use v1; see [`v1_allowed_from`](Self::v1_allowed_from).
     pub networks: Vec<Network>,
+    /// Whether its reports show every key's usage and not only its own.
+    pub admin: bool,
 }
 
 /// What a key may use.
@@ -173,6 +175,7 @@ pub(super) mod tests {
             v2_answer: token.v2_answer_key(),
             tier: Tier { name: "basic".to_owned(), unlimited: false, qps: 1, burst: 1, monthly: None },
             networks: Vec::new(),
+            admin: false,
         }
     }
 

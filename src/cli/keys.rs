@@ -41,6 +41,9 @@ struct AddArgs {
     /// What you want to remember about it
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
+    /// Lets it see every key's usage in reports, and /reports/reconcile
+    #[arg(long)]
+    admin: bool,
 
     #[command(flatten)]
     settings: SettingsArgs,
@@ -110,6 +113,7 @@ fn add(args: &AddArgs, data_dir: &Path) -> Result<Said, StoreError> {
         tier: args.tier.clone(),
         networks: args.networks.clone(),
         note: args.note.clone(),
+        admin: args.admin,
     })?;
     Ok(Said {
         result: format!("{}\n", token.reveal()),
@@ -150,7 +154,11 @@ fn table(rows: &[KeyRow]) -> String {
     let mut lines = vec![HEAD.map(str::to_owned)];
     lines.extend(rows.iter().map(|row| {
         let networks = if row.networks.is_empty() { "-".to_owned() } else { row.networks.join(",") };
-        let state = row.revoked.as_ref().map_or_else(|| "live".to_owned(), |at| format!("revoked {at}"));
+        let state = match &row.revoked {
+            Some(at) => format!("revoked {at}"),
+            None if row.admin => "live, admin".to_owned(),
+            None => "live".to_owned(),
+        };
         let key = format!("{}…", row.key);
         [key, row.account.clone(), row.tier.clone(), networks, row.created.clone(), state, row.note.clone()]
     }));
@@ -204,6 +212,7 @@ mod tests {
             "::1",
             "--note",
             "desk 4",
+            "--admin",
         ];
         let said = say(data, &line).unwrap();
         let token = said.result.trim_end();
@@ -214,7 +223,7 @@ mod tests {
         let listed = say(data, &["list"]).unwrap().result;
         assert!(listed.starts_with("KEY "), "{listed}");
         let row = listed.lines().nth(1).unwrap();
-        for part in [&format!("{public}…  Ann"), "pro", "10.0.0.0/8,::1/128", "live", "desk 4"] {
+        for part in [&format!("{public}…  Ann"), "pro", "10.0.0.0/8,::1/128", "live, admin", "desk 4"] {
             assert!(row.contains(part), "{row}");
         }
         assert!(!listed.contains(&token[16..]));

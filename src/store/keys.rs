@@ -22,6 +22,8 @@ pub struct NewKey {
     pub networks: Vec<Network>,
     /// What people want to remember about it.
     pub note: String,
+    /// Whether it may see every key's usage.
+    pub admin: bool,
 }
 
 /// A key as people are shown it.
@@ -39,6 +41,8 @@ pub struct KeyRow {
     pub networks: Vec<String>,
     /// What people wanted to remember about it.
     pub note: String,
+    /// Whether it may see every key's usage.
+    pub admin: bool,
     /// When it was made, in UTC, such as `2026-01-31T23:59:59Z`.
     pub created: String,
     /// When it was revoked, likewise.
@@ -68,7 +72,7 @@ impl Store {
     }
 
     /// On the very first start, when there never was a key, makes one: account `operator`, tier
-    /// `partner`. `deliver` shows or writes down its token; if that fails no key is made, so that
+    /// `partner`, an admin's. `deliver` shows or writes down its token; if that fails no key is made, so that
     /// there never is one nobody has.
     ///
     /// # Errors
@@ -88,6 +92,8 @@ impl Store {
             tier: "partner".to_owned(),
             networks: Vec::new(),
             note: "made on the first start".to_owned(),
+            // Whoever starts the server is its operator.
+            admin: true,
         };
         let token = insert(&change, self.instance_key.as_ref(), &self.folder, &new)?;
         deliver(&token)?;
@@ -144,7 +150,7 @@ impl Store {
             .db
             .prepare_cached(
                 "SELECT k.public_id, k.id, k.account_id, k.secret_hash, k.v2_sealed, k.networks,
-                        t.name, t.unlimited, t.qps, t.burst, t.monthly_cap
+                        t.name, t.unlimited, t.qps, t.burst, t.monthly_cap, k.admin
                  FROM keys k JOIN tiers t ON t.name = k.tier WHERE k.revoked_ms IS NULL ORDER BY k.id",
             )
             .map_err(doing())?;
@@ -214,8 +220,8 @@ fn insert(
     let networks: Vec<String> = new.networks.iter().map(ToString::to_string).collect();
     change
         .execute(
-            "INSERT INTO keys (account_id, public_id, secret_hash, v2_sealed, tier, networks, note, created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, CAST(unixepoch('subsec') * 1000 AS INTEGER))",
+            "INSERT INTO keys (account_id, public_id, secret_hash, v2_sealed, tier, networks, note, admin, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CAST(unixepoch('subsec') * 1000 AS INTEGER))",
             params![
                 account,
                 token.public_id().cast_signed(),
@@ -224,6 +230,7 @@ fn insert(
                 new.tier,
                 networks.join(" "),
                 new.note,
+                new.admin,
             ],
         )
         .map_err(doing())?;
@@ -256,7 +263,8 @@ fn rows(db: &Connection, number: Option<u32>) -> Result<Vec<KeyRow>, StoreError>
         .prepare(
             "SELECT k.public_id, k.id, a.name, k.tier, k.networks, k.note,
                     strftime('%Y-%m-%dT%H:%M:%SZ', k.created_ms / 1000, 'unixepoch'),
-                    strftime('%Y-%m-%dT%H:%M:%SZ', k.revoked_ms / 1000, 'unixepoch')
+                    strftime('%Y-%m-%dT%H:%M:%SZ', k.revoked_ms / 1000, 'unixepoch'),
+                    k.admin
              FROM keys k JOIN accounts a ON a.id = k.account_id
              WHERE ?1 IS NULL OR k.id = ?1 ORDER BY k.id",
         )
@@ -273,6 +281,7 @@ fn rows(db: &Connection, number: Option<u32>) -> Result<Vec<KeyRow>, StoreError>
                 note: row.get(5)?,
                 created: row.get(6)?,
                 revoked: row.get(7)?,
+                admin: row.get(8)?,
             })
         })
         .map_err(doing())?;
@@ -304,6 +313,7 @@ fn live_key(row: &Row<'_>, instance_key: &InstanceKey) -> Result<Key, StoreError
             monthly: row.get::<_, Option<i64>>(10).map_err(field)?.map(i64::unsigned_abs),
         },
         networks: networks.map_err(|error| damaged(error.to_string()))?,
+        admin: row.get(11).map_err(field)?,
     })
 }
 

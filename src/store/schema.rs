@@ -8,7 +8,11 @@ use super::StoreError;
 use super::error::sqlite;
 
 /// All steps; the version of a database is how many of them it has seen.
-const STEPS: &[&str] = &[include_str!("schema/1_keys.sqlite.sql"), include_str!("schema/2_usage.sqlite.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema/1_keys.sqlite.sql"),
+    include_str!("schema/2_usage.sqlite.sql"),
+    include_str!("schema/3_admin.sqlite.sql"),
+];
 
 /// Takes the steps that are missing.
 pub(super) fn migrate(change: &Transaction<'_>, path: &Path) -> Result<(), StoreError> {

@@ -11,7 +11,13 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn new_key(account: &str, tier: &str) -> NewKey {
-    NewKey { account: account.to_owned(), tier: tier.to_owned(), networks: Vec::new(), note: String::new() }
+    NewKey {
+        account: account.to_owned(),
+        tier: tier.to_owned(),
+        networks: Vec::new(),
+        note: String::new(),
+        admin: false,
+    }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -149,7 +155,7 @@ fn a_newer_schema_is_refused() {
     drop(store);
     for error in [failure(Store::open(home.path())), failure(Store::open_existing(home.path()))] {
         assert!(
-            error.contains("schema version 9, this beast knows versions up to 2; run the newer beast"),
+            error.contains("schema version 9, this beast knows versions up to 3; run the newer beast"),
             "{error}"
         );
     }
@@ -162,7 +168,7 @@ fn each_step_of_the_schema_is_taken_once() {
         let store = Store::open(home.path()).unwrap();
         let steps = "SELECT count(*), max(version) FROM schema_version";
         let steps: (u32, u32) = store.db.query_row(steps, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        assert_eq!(steps, (2, 2));
+        assert_eq!(steps, (3, 3));
     }
 }
 
@@ -271,7 +277,7 @@ fn the_first_key_is_made_once_and_only_if_it_reaches_somebody() {
     assert!(failure(write_first_key(home.path(), &token)).contains("is there already"));
 
     let row = store.list_keys().unwrap().pop().unwrap();
-    assert_eq!((row.account.as_str(), row.tier.as_str()), ("operator", "partner"));
+    assert_eq!((row.account.as_str(), row.tier.as_str(), row.admin), ("operator", "partner", true));
     assert_eq!(row.note, "made on the first start");
     let key = store.load_keys().unwrap().pop().unwrap();
     assert!(key.tier.unlimited && key.v1_allowed_from(IpAddr::from([127, 0, 0, 1])));

@@ -121,6 +121,7 @@ fn a_revoked_key_stops() {
             tier: "partner".to_owned(),
             networks: Vec::new(),
             note: String::new(),
+            admin: false,
         };
         let token = store.add_key(&new).unwrap();
         // Several sockets, so that both shards have recognised it.

@@ -66,6 +66,7 @@ impl Keys {
             v2_answer: self.token.v2_answer_key(),
             tier,
             networks: vec![],
+            admin: false,
         };
         Box::new(KeyTable::new(vec![key]))
     }
