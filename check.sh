@@ -44,6 +44,12 @@ install_packages() {
   local missing=()
   command -v cc >/dev/null || missing+=(gcc)
   [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+  # What the settings of a machine are read, changed and checked with.
+  PATH=$PATH:/usr/sbin:/sbin
+  command -v shellcheck >/dev/null || missing+=(shellcheck)
+  command -v ethtool >/dev/null || missing+=(ethtool)
+  command -v nft >/dev/null || missing+=(nftables)
+  command -v ip >/dev/null || missing+=(iproute2)
   [ "${#missing[@]}" -eq 0 ] && return 0
   command -v apt-get >/dev/null ||
     fail "missing: ${missing[*]}, and there is no apt-get" "install a C compiler with its headers by this system's own means"
@@ -73,6 +79,8 @@ install_packages
 check_toolchain
 
 stage "format" 60 cargo fmt --check
+# The stages take from the driver what these two say is not set or not used.
+stage "scripts" 60 shellcheck -s sh -e SC2034,SC2154 tuning/tune.sh tuning/stages/*.sh
 stage "lints" 1500 cargo clippy --locked --all-targets -- -D warnings
 stage "documents" 900 env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 

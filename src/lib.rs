@@ -32,6 +32,8 @@ pub mod admin;
 pub mod exchange_sim;
 pub mod load;
 
+pub mod host;
+
 pub mod config;
 
 pub mod appliance;

@@ -23,6 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["ledger", "account", "price", "limits", "time"]),
     ("admin", &["ledger", "account", "price", "limits", "time", PUBLISHED, COUNTERS, COUNTER]),
     ("exchange_sim", &["wire", "http", "price", "limits", "time"]),
+    ("host", &["limits", "sys"]),
     ("load", &["wire", "http", "price", "sys", "limits", "time"]),
 ];
 

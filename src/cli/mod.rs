@@ -4,6 +4,7 @@
 mod config;
 mod exchange_sim;
 mod feeds;
+mod host;
 mod keys;
 mod leave;
 mod listen;
@@ -42,6 +43,9 @@ enum Command {
 
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
+
+    /// Check, apply and undo the settings of the machine
+    Host(host::HostArgs),
 }
 
 /// Why a command could not be carried out, for the operator.
@@ -81,6 +85,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Feeds(args) => feeds::run(&args),
         Command::ExchangeSim(args) => exchange_sim::run(&args),
         Command::Keys(args) => keys::run(&args),
+        Command::Host(args) => host::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
