@@ -3,6 +3,7 @@
 mod buffer_ring;
 pub mod counting_alloc;
 pub mod eventfd;
+pub mod mmap;
 pub mod mmsg;
 pub mod net;
 pub mod pin;

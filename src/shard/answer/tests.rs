@@ -117,7 +117,7 @@ fn v1_gets_the_price_and_its_id_back_and_leaves_a_record() {
         answer,
         r#"{"asset":"BTC","quote":"USD","price":"65000.12","source":"coinbase-ws","ts":1763650000123,"id":"a7"}"#
     );
-    let record = *answerer.segment().newest().last().unwrap();
+    let (_, record) = answerer.segment().newest().last().unwrap();
     assert_eq!((record.key, record.asset, record.exchange), (42, 1, 1));
     assert_eq!(record.request.as_bytes(), b"\"a7\"");
     let kraken = udp(&mut answerer, &format!(r#"{{"api_key":"{key}","asset":"BTC","source":"kraken"}}"#));
