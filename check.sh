@@ -50,6 +50,8 @@ install_packages() {
   command -v ethtool >/dev/null || missing+=(ethtool)
   command -v nft >/dev/null || missing+=(nftables)
   command -v ip >/dev/null || missing+=(iproute2)
+  # A server of the tests' own; Debian keeps initdb out of the PATH, by version.
+  command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
   [ "${#missing[@]}" -eq 0 ] && return 0
   command -v apt-get >/dev/null ||
     fail "missing: ${missing[*]}, and there is no apt-get" "install a C compiler with its headers by this system's own means"

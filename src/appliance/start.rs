@@ -137,7 +137,7 @@ impl Appliance {
         let setup = feed_setup(config, sim.as_ref()).map_err(|e| {
             StartError::new(e, "mend that setting; beast config print shows where each comes from")
         })?;
-        let mut store = Store::open(&config.data_dir)?;
+        let store = Store::open(&config.data_dir)?;
         let first_key = store.first_key(deliver)?;
         let epoch = store.next_epoch()?;
         let keys_version = store.keys_version()?;

@@ -52,7 +52,7 @@ fn a_revoked_key_stops_on_every_shard_also_where_feeds_have_a_thread_of_their_ow
     let key = token.reveal();
     let http = appliance.addresses.http[0];
     assert_ne!(status(http, &key), "401");
-    let mut store = Store::open(&config.data_dir).unwrap();
+    let store = Store::open(&config.data_dir).unwrap();
     store.revoke(&key).unwrap();
     let started = Instant::now();
     while status(http, &key) != "401" {

@@ -107,7 +107,7 @@ fn execute(args: &KeysArgs, data_dir: &Path) -> Result<Said, StoreError> {
 }
 
 fn add(args: &AddArgs, data_dir: &Path) -> Result<Said, StoreError> {
-    let mut store = Store::open(data_dir)?;
+    let store = Store::open(data_dir)?;
     let token = store.add_key(&NewKey {
         account: args.account.clone(),
         tier: args.tier.clone(),
@@ -251,7 +251,7 @@ mod tests {
         let tier = say(data, &["add", "--tier", "gold"]).unwrap_err();
         assert_eq!(
             tier,
-            "there is no tier 'gold'; choose one of free, basic, pro, lifetime, partner, stress"
+            "there is no tier 'gold'; choose one of free, basic, lifetime, pro, stress, partner"
         );
         assert!(say(data, &["list"]).unwrap().remark.contains("There is no key yet"));
         assert!(say(data, &["add", "--network", "10.1.0.0/8"]).unwrap_err().contains("write 10.0.0.0/8"));

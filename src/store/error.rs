@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::{fmt, io};
 
-use rusqlite::ErrorCode;
+use super::db::DbError;
 
 /// What went wrong. Its text says what was found, what is needed and what to do, and never holds a
 /// secret.
@@ -28,10 +28,24 @@ pub enum StoreError {
         /// The data folder.
         path: PathBuf,
     },
+    /// The URL of a PostgreSQL database cannot be used.
+    Url {
+        /// The URL without its password.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file of certificates cannot be used.
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A newer version of beast wrote the database.
     NewerSchema {
         /// The database.
-        path: PathBuf,
+        database: String,
         /// Its version.
         found: u32,
         /// The newest version this program knows.
@@ -104,13 +118,8 @@ pub enum StoreError {
         /// What was being done: "cannot …".
         doing: &'static str,
         /// What it said.
-        source: rusqlite::Error,
+        source: DbError,
     },
-}
-
-/// Wraps a refusal of the database while `doing` something.
-pub(super) fn sqlite(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
-    move |source| StoreError::Database { doing, source }
 }
 
 impl StoreError {
@@ -123,10 +132,13 @@ impl StoreError {
             }
             Self::File { path, source } => format!("{} cannot be used: {source}", path.display()),
             Self::NoDatabase { path } => format!("there is no beast.sqlite in {}", path.display()),
-            Self::NewerSchema { path, found, needed } => format!(
-                "{} has schema version {found}, this beast knows versions up to {needed}",
-                path.display()
-            ),
+            Self::Url { url, why } => format!("the store {url} cannot be used: {why}"),
+            Self::CaFile { path, why } => {
+                format!("store.ca_file {} cannot be used: {why}", path.display())
+            }
+            Self::NewerSchema { database, found, needed } => {
+                format!("{database} has schema version {found}, this beast knows versions up to {needed}")
+            }
             Self::InstanceKeyReadable { path, mode } => format!(
                 "{} has mode {mode:04o}, needs 0600 because it opens every sealed key",
                 path.display()
@@ -171,8 +183,12 @@ impl StoreError {
             Self::NoDatabase { .. } => {
                 "name the server's data folder with --data, or make a key with `beast keys add`".to_owned()
             }
+            Self::Url { .. } => "give store.url as postgres://user@host:5432/database".to_owned(),
+            Self::CaFile { .. } => "give a PEM file of one or more certificates, or leave it out".to_owned(),
             Self::NewerSchema { .. } => {
-                "run the newer beast that wrote it, or name another data folder with --data".to_owned()
+                "run the newer beast that wrote it, or name another data folder with --data, or another \
+                 database with --store"
+                    .to_owned()
             }
             Self::InstanceKeyReadable { path, .. } => format!(
                 "run: chmod 600 '{}'; if a stranger may have read it, revoke the keys and hand out new ones",
@@ -196,22 +212,7 @@ impl StoreError {
                     .to_owned()
             }
             Self::NoRandomness => "nothing was changed: restart the machine".to_owned(),
-            Self::Database { source, .. } => match source.sqlite_error_code() {
-                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                    "another process has held the database for too long: stop it, or try again"
-                }
-                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                    "beast.sqlite is not a whole database: restore it from a backup, or move it away"
-                }
-                Some(ErrorCode::DiskFull) => "the disk is full: make room",
-                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
-                    "make beast.sqlite and its folder writable by this user"
-                }
-                _ => {
-                    "see whether the disk works and has room; if they do, restore beast.sqlite from a backup"
-                }
-            }
-            .to_owned(),
+            Self::Database { source, .. } => source.cure().to_owned(),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Accounts and keys in the store.
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 
-use super::error::sqlite;
+use super::db::{Db, DbError, Row, Value, database};
 use super::instance_key::{InstanceKey, V2Pair};
 use super::{Store, StoreError};
 use crate::account::{Key, Network, PUBLIC_TEXT_LEN, SecretHash, TOKEN_LEN, Tier, Token, public_text};
+use crate::time::{Clock as _, RealClock, calendar};
 
 const NAME_LEN_MAX: usize = 64;
 const NOTE_LEN_MAX: usize = 200;
@@ -63,42 +63,41 @@ impl Store {
     ///
     /// # Errors
     /// The tier does not exist, the account's name or the note is unsuitable, or the database refused.
-    pub fn add_key(&mut self, new: &NewKey) -> Result<Token, StoreError> {
-        let doing = || sqlite("add a key");
-        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(doing())?;
-        let token = insert(&change, self.instance_key.as_ref(), &self.folder, new)?;
-        change.commit().map_err(doing())?;
-        Ok(token)
+    pub fn add_key(&self, new: &NewKey) -> Result<Token, StoreError> {
+        let doing = "add a key";
+        self.lend(doing)?.transaction(doing, |db| self.insert(db, new))
     }
 
     /// On the very first start, when there never was a key, makes one: account `operator`, tier
-    /// `partner`, an admin's. `deliver` shows or writes down its token; if that fails no key is made, so that
-    /// there never is one nobody has.
+    /// `partner`, an admin's. `deliver` shows or writes down its token; if that fails no key is made, so
+    /// that there never is one nobody has.
     ///
     /// # Errors
     /// `deliver` failed, or the database refused.
     pub fn first_key(
-        &mut self,
+        &self,
         deliver: impl FnOnce(&Token) -> Result<(), StoreError>,
     ) -> Result<Option<Token>, StoreError> {
-        let doing = || sqlite("make the first key");
-        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(doing())?;
-        let any = "SELECT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'keys')";
-        if change.query_row(any, [], |row| row.get(0)).map_err(doing())? {
-            return Ok(None);
-        }
-        let new = NewKey {
-            account: "operator".to_owned(),
-            tier: "partner".to_owned(),
-            networks: Vec::new(),
-            note: "made on the first start".to_owned(),
-            // Whoever starts the server is its operator.
-            admin: true,
-        };
-        let token = insert(&change, self.instance_key.as_ref(), &self.folder, &new)?;
-        deliver(&token)?;
-        change.commit().map_err(doing())?;
-        Ok(Some(token))
+        let doing = "make the first key";
+        self.lend(doing)?.transaction(doing, |db| {
+            // The row is held until the end, so that no other first start comes between.
+            let look = "UPDATE instance SET value = value WHERE name = 'keys_made' RETURNING value";
+            let made: i64 = db.query_one(look, &[]).and_then(|row| row.int(0)).map_err(database(doing))?;
+            if made > 0 {
+                return Ok(None);
+            }
+            let new = NewKey {
+                account: "operator".to_owned(),
+                tier: "partner".to_owned(),
+                networks: Vec::new(),
+                note: "made on the first start".to_owned(),
+                // Whoever starts the server is its operator.
+                admin: true,
+            };
+            let token = self.insert(db, &new)?;
+            deliver(&token)?;
+            Ok(Some(token))
+        })
     }
 
     /// All keys, oldest first, revoked ones too.
@@ -106,7 +105,8 @@ impl Store {
     /// # Errors
     /// The database refused.
     pub fn list_keys(&self) -> Result<Vec<KeyRow>, StoreError> {
-        rows(&self.db, None)
+        let doing = "list the keys";
+        rows(&mut *self.lend(doing)?).map_err(database(doing))
     }
 
     /// Revokes the one key whose public text is `text` or begins so; `tb_` may be left out, and a
@@ -114,29 +114,29 @@ impl Store {
     ///
     /// # Errors
     /// No key or several begin so, or the database refused.
-    pub fn revoke(&mut self, text: &str) -> Result<Revoked, StoreError> {
-        let doing = || sqlite("revoke the key");
+    pub fn revoke(&self, text: &str) -> Result<Revoked, StoreError> {
+        let doing = "revoke the key";
         let prefix = public_prefix(text)?;
-        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(doing())?;
-        let mut found = rows(&change, None)?;
-        found.retain(|row| row.key.starts_with(&prefix));
-        if found.iter().any(|row| row.revoked.is_none()) {
-            found.retain(|row| row.revoked.is_none());
-        }
-        let key = match found.as_slice() {
-            [] => return Err(StoreError::UnknownKey { found: prefix }),
-            [key] => key,
-            several => {
-                let matches = several.iter().map(|row| row.key.clone()).collect();
-                return Err(StoreError::AmbiguousKey { found: prefix, matches });
+        self.lend(doing)?.transaction(doing, |db| {
+            let mut found = rows(db).map_err(database(doing))?;
+            found.retain(|row| row.key.starts_with(&prefix));
+            if found.iter().any(|row| row.revoked.is_none()) {
+                found.retain(|row| row.revoked.is_none());
             }
-        };
-        let revoke = "UPDATE keys SET revoked_ms = CAST(unixepoch('subsec') * 1000 AS INTEGER)
-                      WHERE id = ?1 AND revoked_ms IS NULL";
-        let changed = change.execute(revoke, params![key.number]).map_err(doing())?;
-        let now = rows(&change, Some(key.number))?.pop();
-        change.commit().map_err(doing())?;
-        Ok(Revoked { key: now.unwrap_or_else(|| key.clone()), already: changed == 0 })
+            let key = match found.as_slice() {
+                [] => return Err(StoreError::UnknownKey { found: prefix }),
+                [key] => key.clone(),
+                several => {
+                    let matches = several.iter().map(|row| row.key.clone()).collect();
+                    return Err(StoreError::AmbiguousKey { found: prefix, matches });
+                }
+            };
+            let revoke = "UPDATE keys SET revoked_ms = ?1 WHERE id = ?2 AND revoked_ms IS NULL";
+            let changed = db.execute(revoke, &[now_ms(), key.number.into()]).map_err(database(doing))?;
+            let mut now = rows(db).map_err(database(doing))?;
+            now.retain(|row| row.number == key.number);
+            Ok(Revoked { key: now.pop().unwrap_or(key), already: changed == 0 })
+        })
     }
 
     /// The live keys, for a [`KeyTable`](crate::account::KeyTable).
@@ -144,22 +144,18 @@ impl Store {
     /// # Errors
     /// A row is damaged, this store was opened without its instance key, or the database refused.
     pub fn load_keys(&self) -> Result<Vec<Key>, StoreError> {
-        let doing = || sqlite("load the keys");
-        let instance_key = present(self.instance_key.as_ref(), &self.folder)?;
-        let mut statement = self
-            .db
-            .prepare_cached(
+        let doing = "load the keys";
+        let instance_key = self.instance_key()?;
+        let rows = self
+            .lend(doing)?
+            .query(
                 "SELECT k.public_id, k.id, k.account_id, k.secret_hash, k.v2_sealed, k.networks,
                         t.name, t.unlimited, t.qps, t.burst, t.monthly_cap, k.admin
                  FROM keys k JOIN tiers t ON t.name = k.tier WHERE k.revoked_ms IS NULL ORDER BY k.id",
+                &[],
             )
-            .map_err(doing())?;
-        let mut rows = statement.query([]).map_err(doing())?;
-        let mut keys = Vec::new();
-        while let Some(row) = rows.next().map_err(doing())? {
-            keys.push(live_key(row, instance_key)?);
-        }
-        Ok(keys)
+            .map_err(database(doing))?;
+        rows.iter().map(|row| live_key(row, instance_key)).collect()
     }
 
     /// Rises with every change to keys and tiers, whichever process made it. Read it before
@@ -168,73 +164,69 @@ impl Store {
     /// # Errors
     /// The database refused.
     pub fn keys_version(&self) -> Result<u64, StoreError> {
-        let doing = || sqlite("look for changed keys");
-        self.db
-            .prepare_cached("SELECT value FROM instance WHERE name = 'keys_version'")
-            .map_err(doing())?
-            .query_row([], |row| row.get::<_, i64>(0))
-            .map(i64::cast_unsigned)
-            .map_err(doing())
+        let doing = "look for changed keys";
+        self.lend(doing)?
+            .query_one("SELECT value FROM instance WHERE name = 'keys_version'", &[])
+            .and_then(|row| row.int(0))
+            .map_err(database(doing))
     }
 
     /// The sealed part of one live key, if there is any.
     pub(super) fn any_sealed(&self) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
-        self.db
-            .query_row("SELECT public_id, v2_sealed FROM keys WHERE revoked_ms IS NULL LIMIT 1", [], |row| {
-                Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?))
-            })
-            .optional()
-            .map_err(sqlite("look at the keys"))
+        let doing = "look at the keys";
+        let sql = "SELECT public_id, v2_sealed FROM keys WHERE revoked_ms IS NULL LIMIT 1";
+        let rows = self.lend(doing)?.query(sql, &[]).map_err(database(doing))?;
+        let sealed = |row: &Row| Ok((row.int::<i64>(0)?.cast_unsigned(), row.blob(1)?.to_vec()));
+        rows.first().map(sealed).transpose().map_err(database(doing))
     }
-}
 
-fn present<'a>(
-    key: Option<&'a InstanceKey>,
-    folder: &std::path::Path,
-) -> Result<&'a InstanceKey, StoreError> {
-    key.ok_or_else(|| StoreError::InstanceKeyMissing { path: folder.join("instance.key") })
-}
+    fn instance_key(&self) -> Result<&InstanceKey, StoreError> {
+        let missing = || StoreError::InstanceKeyMissing { path: self.folder.join("instance.key") };
+        self.instance_key.as_ref().ok_or_else(missing)
+    }
 
-fn insert(
-    change: &Transaction<'_>,
-    instance_key: Option<&InstanceKey>,
-    folder: &std::path::Path,
-    new: &NewKey,
-) -> Result<Token, StoreError> {
-    let doing = || sqlite("add a key");
-    let instance_key = present(instance_key, folder)?;
-    check_text("account name", &new.account, 1, NAME_LEN_MAX)?;
-    check_text("note", &new.note, 0, NOTE_LEN_MAX)?;
-    check_tier(change, &new.tier)?;
-    // An update that changes nothing, so that the row's number comes back also when it was there.
-    let account: i64 = change
-        .query_row(
-            "INSERT INTO accounts (name, created_ms) VALUES (?1, CAST(unixepoch('subsec') * 1000 AS INTEGER))
-             ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id",
-            params![new.account],
-            |row| row.get(0),
-        )
-        .map_err(doing())?;
-    let token = Token::generate().map_err(|_| StoreError::NoRandomness)?;
-    let pair = V2Pair { request: token.v2_request_key(), answer: token.v2_answer_key() };
-    let networks: Vec<String> = new.networks.iter().map(ToString::to_string).collect();
-    change
-        .execute(
-            "INSERT INTO keys (account_id, public_id, secret_hash, v2_sealed, tier, networks, note, admin, created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, CAST(unixepoch('subsec') * 1000 AS INTEGER))",
-            params![
-                account,
-                token.public_id().cast_signed(),
-                token.secret_hash().0,
-                instance_key.seal(token.public_id(), &pair)?,
-                new.tier,
-                networks.join(" "),
-                new.note,
-                new.admin,
+    fn insert(&self, db: &mut Db, new: &NewKey) -> Result<Token, StoreError> {
+        let doing = || database("add a key");
+        let instance_key = self.instance_key()?;
+        check_text("account name", &new.account, 1, NAME_LEN_MAX)?;
+        check_text("note", &new.note, 0, NOTE_LEN_MAX)?;
+        check_tier(db, &new.tier)?;
+        // An update that changes nothing, so that the row's number comes back also when it was there.
+        let account: i64 = db
+            .query_one(
+                "INSERT INTO accounts (name, created_ms) VALUES (?1, ?2)
+                 ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id",
+                &[new.account.as_str().into(), now_ms()],
+            )
+            .and_then(|row| row.int(0))
+            .map_err(doing())?;
+        let token = Token::generate().map_err(|_| StoreError::NoRandomness)?;
+        let pair = V2Pair { request: token.v2_request_key(), answer: token.v2_answer_key() };
+        let networks: Vec<String> = new.networks.iter().map(ToString::to_string).collect();
+        db.execute(
+            "INSERT INTO keys (account_id, public_id, secret_hash, v2_sealed, tier, networks, note, admin,
+                               created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            &[
+                account.into(),
+                token.public_id().cast_signed().into(),
+                token.secret_hash().0.to_vec().into(),
+                instance_key.seal(token.public_id(), &pair)?.into(),
+                new.tier.as_str().into(),
+                networks.join(" ").into(),
+                new.note.as_str().into(),
+                new.admin.into(),
+                now_ms(),
             ],
         )
         .map_err(doing())?;
-    Ok(token)
+        db.execute("UPDATE instance SET value = value + 1 WHERE name = 'keys_made'", &[]).map_err(doing())?;
+        Ok(token)
+    }
+}
+
+fn now_ms() -> Value {
+    RealClock.now().unix.ms().into()
 }
 
 fn check_text(what: &'static str, text: &str, len_min: usize, len_max: usize) -> Result<(), StoreError> {
@@ -245,75 +237,71 @@ fn check_text(what: &'static str, text: &str, len_min: usize, len_max: usize) ->
     Ok(())
 }
 
-fn check_tier(db: &Connection, tier: &str) -> Result<(), StoreError> {
-    let doing = || sqlite("look at the tiers");
-    let mut statement = db.prepare("SELECT name FROM tiers ORDER BY rowid").map_err(doing())?;
-    let known = statement.query_map([], |row| row.get(0)).map_err(doing())?;
-    let known: Vec<String> = known.collect::<Result<_, _>>().map_err(doing())?;
+fn check_tier(db: &mut Db, tier: &str) -> Result<(), StoreError> {
+    let names = |db: &mut Db| -> Result<Vec<String>, DbError> {
+        let rows = db.query("SELECT name FROM tiers ORDER BY unlimited, qps, name", &[])?;
+        rows.iter().map(|row| row.text(0).map(ToOwned::to_owned)).collect()
+    };
+    let known = names(db).map_err(database("look at the tiers"))?;
     if known.iter().any(|name| name == tier) {
         return Ok(());
     }
     Err(StoreError::UnknownTier { found: tier.to_owned(), known })
 }
 
-/// All rows, or the one of a key's number.
-fn rows(db: &Connection, number: Option<u32>) -> Result<Vec<KeyRow>, StoreError> {
-    let doing = || sqlite("list the keys");
-    let mut statement = db
-        .prepare(
-            "SELECT k.public_id, k.id, a.name, k.tier, k.networks, k.note,
-                    strftime('%Y-%m-%dT%H:%M:%SZ', k.created_ms / 1000, 'unixepoch'),
-                    strftime('%Y-%m-%dT%H:%M:%SZ', k.revoked_ms / 1000, 'unixepoch'),
-                    k.admin
-             FROM keys k JOIN accounts a ON a.id = k.account_id
-             WHERE ?1 IS NULL OR k.id = ?1 ORDER BY k.id",
-        )
-        .map_err(doing())?;
-    let rows = statement
-        .query_map(params![number], |row| {
-            let networks: String = row.get(4)?;
-            Ok(KeyRow {
-                key: public_text(row.get::<_, i64>(0)?.cast_unsigned()),
-                number: row.get(1)?,
-                account: row.get(2)?,
-                tier: row.get(3)?,
-                networks: networks.split_whitespace().map(ToOwned::to_owned).collect(),
-                note: row.get(5)?,
-                created: row.get(6)?,
-                revoked: row.get(7)?,
-                admin: row.get(8)?,
-            })
+/// All rows, oldest first.
+fn rows(db: &mut Db) -> Result<Vec<KeyRow>, DbError> {
+    let rows = db.query(
+        "SELECT k.public_id, k.id, a.name, k.tier, k.networks, k.note, k.created_ms, k.revoked_ms,
+                k.admin
+         FROM keys k JOIN accounts a ON a.id = k.account_id ORDER BY k.id",
+        &[],
+    )?;
+    let utc = |ms: i64| calendar::date_time(ms.max(0).cast_unsigned() / 1_000, 'T') + "Z";
+    let key = |row: &Row| {
+        Ok(KeyRow {
+            key: public_text(row.int::<i64>(0)?.cast_unsigned()),
+            number: row.int(1)?,
+            account: row.text(2)?.to_owned(),
+            tier: row.text(3)?.to_owned(),
+            networks: row.text(4)?.split_whitespace().map(ToOwned::to_owned).collect(),
+            note: row.text(5)?.to_owned(),
+            created: utc(row.int(6)?),
+            revoked: row.int_or_null(7)?.map(utc),
+            admin: row.int::<i64>(8)? != 0,
         })
-        .map_err(doing())?;
-    rows.collect::<Result<_, _>>().map_err(doing())
+    };
+    rows.iter().map(key).collect()
 }
 
-fn live_key(row: &Row<'_>, instance_key: &InstanceKey) -> Result<Key, StoreError> {
-    let public_id = row.get::<_, i64>(0).map_err(sqlite("load the keys"))?.cast_unsigned();
+fn live_key(row: &Row, instance_key: &InstanceKey) -> Result<Key, StoreError> {
+    let public_id = row.int::<i64>(0).map_err(database("load the keys"))?.cast_unsigned();
     let damaged = |what: String| StoreError::DamagedKey { key: public_text(public_id), what };
-    let field = |error: rusqlite::Error| damaged(error.to_string());
-    let sealed: Vec<u8> = row.get(4).map_err(field)?;
+    let field = |error: DbError| damaged(error.to_string());
     let v2 = instance_key
-        .unseal(public_id, &sealed)
+        .unseal(public_id, row.blob(4).map_err(field)?)
         .ok_or_else(|| damaged("its v2 keys do not open under instance.key".to_owned()))?;
-    let networks: String = row.get(5).map_err(field)?;
-    let networks = networks.split_whitespace().map(str::parse).collect::<Result<Vec<Network>, _>>();
+    let secret_hash = row.blob(3).map_err(field)?.try_into();
+    let networks = row.text(5).map_err(field)?.split_whitespace().map(str::parse);
+    let networks = networks.collect::<Result<Vec<Network>, _>>();
     Ok(Key {
-        number: row.get(1).map_err(field)?,
-        account: row.get(2).map_err(field)?,
+        number: row.int(1).map_err(field)?,
+        account: row.int(2).map_err(field)?,
         public_id,
-        secret_hash: SecretHash(row.get(3).map_err(field)?),
+        secret_hash: SecretHash(
+            secret_hash.map_err(|_| damaged("the hash of its secret is not 32 bytes long".to_owned()))?,
+        ),
         v2_request: v2.request,
         v2_answer: v2.answer,
         tier: Tier {
-            name: row.get(6).map_err(field)?,
-            unlimited: row.get(7).map_err(field)?,
-            qps: row.get(8).map_err(field)?,
-            burst: row.get(9).map_err(field)?,
-            monthly: row.get::<_, Option<i64>>(10).map_err(field)?.map(i64::unsigned_abs),
+            name: row.text(6).map_err(field)?.to_owned(),
+            unlimited: row.int::<i64>(7).map_err(field)? != 0,
+            qps: row.int(8).map_err(field)?,
+            burst: row.int(9).map_err(field)?,
+            monthly: row.int_or_null(10).map_err(field)?.map(i64::unsigned_abs),
         },
         networks: networks.map_err(|error| damaged(error.to_string()))?,
-        admin: row.get(11).map_err(field)?,
+        admin: row.int::<i64>(11).map_err(field)? != 0,
     })
 }
 

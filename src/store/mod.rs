@@ -1,59 +1,63 @@
-//! What is kept: accounts, tiers, keys and the counter of starts, in SQLite.
+//! What is kept: accounts, tiers, keys, the counter of starts and what was used, in SQLite or, by
+//! URL, in PostgreSQL.
 //!
 //! ```text
 //!   DATA/               mode 0700, locked while a store is being opened
-//!     beast.sqlite      mode 0600: hashes of secrets, and v2 keys sealed under …
+//!     beast.sqlite      mode 0600: hashes of secrets, and v2 keys sealed under …   (or PostgreSQL)
 //!     instance.key      … these 32 bytes, mode 0600. Without it the database gives no key away.
 //!     first-key         mode 0600: the key of the first start, when nobody sat at a terminal
 //! ```
 //!
 //! Any number of processes may have a store open: the server polls [`Store::keys_version`] and sees
-//! what `beast keys` changed. Everything here waits for the disk, so no shard ever calls it.
+//! what `beast keys` changed. Everything here waits for a disk or a network, so no shard ever calls it,
+//! nor does a task of a runtime but on a thread for waiting.
+//!
+//! Reports ask in SQL, on a connection of the pool: [`Store::lend`] and [`Db::query`].
 
+mod db;
 mod error;
 mod folder;
 mod instance_key;
 mod keys;
+mod options;
+mod pool;
 mod schema;
 mod usage;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-
+pub use db::{Db, DbError, Row, Value, database};
 pub use error::StoreError;
 pub use folder::write_first_key;
 pub use keys::{KeyRow, NewKey, Revoked};
+pub use options::{POOL_LEN, StoreOptions, StoreUrl};
+pub use pool::Lent;
 pub use usage::{BUCKETS, Histogram, UsageOf, UsageRow, UsageSums};
 
-use error::sqlite;
 use folder::Folder;
 use instance_key::InstanceKey;
+use pool::Pool;
 
-/// How long a statement waits for another process to finish its own. Theirs take milliseconds; only
-/// a disk that hangs takes longer.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
-
-/// An open data folder.
+/// An open store. Threads share it; each call takes a connection of the pool for as long as it lasts.
 #[derive(Debug)]
 pub struct Store {
-    db: Connection,
+    pool: Pool,
     folder: PathBuf,
     /// Absent where keys are only listed or revoked.
     instance_key: Option<InstanceKey>,
 }
 
 impl Store {
-    /// Opens the data folder, making what is not there yet, and brings its tables up to date.
+    /// Opens the store, making what is not there yet, and brings its tables up to date. A path is
+    /// that of a data folder with SQLite in it.
     ///
     /// # Errors
-    /// The folder or a file of it cannot be used, was written by a newer version, or `instance.key`
-    /// is readable by others or does not belong to the database.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let folder = Folder::create(path)?;
-        let db = connect(&folder)?;
-        let mut store = Self { db, folder: path.to_owned(), instance_key: None };
+    /// The folder, a file of it or the server cannot be used, a newer version wrote the tables, or
+    /// `instance.key` is readable by others or does not belong to the database.
+    pub fn open(options: impl Into<StoreOptions>) -> Result<Self, StoreError> {
+        let options = options.into();
+        let folder = Folder::create(&options.folder)?;
+        let mut store = Self::connect(&options, &folder)?;
         let sealed = store.any_sealed()?;
         let key = match (InstanceKey::load(&folder)?, &sealed) {
             (Some(key), _) => key,
@@ -69,52 +73,72 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a data folder that is there already, without its `instance.key`: enough to list and
-    /// revoke keys, also those of a lost instance key.
+    /// Opens a store that is there already, without its `instance.key`: enough to read, and to revoke
+    /// keys, also those of a lost instance key.
     ///
     /// # Errors
     /// There is no database, or it cannot be used, or was written by a newer version.
-    pub fn open_existing(path: &Path) -> Result<Self, StoreError> {
-        let folder = Folder::existing(path)?;
-        let db = connect(&folder)?;
-        Ok(Self { db, folder: path.to_owned(), instance_key: None })
+    pub fn open_existing(options: impl Into<StoreOptions>) -> Result<Self, StoreError> {
+        let options = options.into();
+        let folder = match options.url {
+            None => Folder::existing(&options.folder)?,
+            Some(_) => Folder::create(&options.folder)?,
+        };
+        Self::connect(&options, &folder)
+    }
+
+    fn connect(options: &StoreOptions, folder: &Folder) -> Result<Self, StoreError> {
+        let pool = Pool::new(options.source(folder)?, options.pool_len);
+        if options.url.is_none() {
+            folder.create_database()?;
+        }
+        let store = Self { pool, folder: options.folder.clone(), instance_key: None };
+        schema::migrate(&mut *store.lend("open the store")?, &store.name())?;
+        Ok(store)
+    }
+
+    /// A connection, to read or change what is kept. `doing` follows "cannot" in messages.
+    ///
+    /// # Errors
+    /// All connections are in use, or another cannot be made.
+    pub fn lend(&self, doing: &'static str) -> Result<Lent<'_>, StoreError> {
+        self.pool.lend().map_err(database(doing))
+    }
+
+    /// Connections that are open, and how many of them are in use.
+    #[must_use]
+    pub fn connections(&self) -> (usize, usize) {
+        self.pool.counts()
+    }
+
+    /// The database as it may be shown: a path, or a URL without its password.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.pool.source().name()
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The number of this start: one more than the last, from 1, never given twice.
     ///
     /// # Errors
     /// The database refused, or 4,294,967,295 starts are used up.
-    pub fn next_epoch(&mut self) -> Result<u32, StoreError> {
-        self.db
-            .query_row(
-                "UPDATE instance SET value = value + 1 WHERE name = 'epoch' RETURNING value",
-                [],
-                |row| row.get(0),
-            )
-            .map_err(sqlite("count this start"))
+    pub fn next_epoch(&self) -> Result<u32, StoreError> {
+        let doing = "count this start";
+        self.lend(doing)?.transaction(doing, |db| {
+            let count = "UPDATE instance SET value = value + 1 WHERE name = 'epoch' RETURNING value";
+            db.query_one(count, &[]).and_then(|row| row.int(0)).map_err(database(doing))
+        })
     }
 }
 
-fn connect(folder: &Folder) -> Result<Connection, StoreError> {
-    folder.create_database()?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let open = || -> rusqlite::Result<Connection> {
-        let db = Connection::open_with_flags(folder.database(), flags)?;
-        db.busy_timeout(BUSY_WAIT)?;
-        db.pragma_update(None, "journal_mode", "wal")?;
-        // Not NORMAL: an epoch or a revocation that power loss takes back would be worse than slow.
-        db.pragma_update(None, "synchronous", "full")?;
-        db.pragma_update(None, "foreign_keys", true)?;
-        Ok(db)
-    };
-    let mut db = open().map_err(sqlite("open beast.sqlite"))?;
-    let change = db
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(sqlite("bring the tables up to date"))?;
-    schema::migrate(&change, &folder.database())?;
-    change.commit().map_err(sqlite("bring the tables up to date"))?;
-    Ok(db)
-}
-
+#[cfg(test)]
+#[path = "../../tests/support/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests beside src")]
+mod postgres;
 #[cfg(test)]
 mod tests;
