@@ -14,10 +14,12 @@
 pub mod fuzz;
 mod network;
 mod recognizer;
+mod reply_budget;
 mod table;
 mod token;
 
 pub use network::{Network, NetworkError};
 pub use recognizer::{Recognizer, Unrecognized};
+pub use reply_budget::ReplyBudget;
 pub use table::{Key, KeyIndex, KeyTable, Tier};
 pub use token::{PUBLIC_TEXT_LEN, SecretHash, TOKEN_LEN, Token, TokenError, V2Key, public_text};

@@ -6,7 +6,6 @@ mod counters;
 mod guest;
 mod links;
 mod ready;
-mod reply_budget;
 mod run;
 #[cfg(test)]
 mod simulation;

@@ -17,7 +17,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The newest replies to each slot's sources: another one may go out when the oldest of them is long
 /// enough ago.
 #[derive(Debug)]
-pub(super) struct ReplyBudget {
+pub struct ReplyBudget {
     hash: SipHash,
     /// When the last replies went out, in no order; `NEVER` where there was none.
     sent_at: Box<[[MonoNs; PER_SECOND]]>,
@@ -29,13 +29,13 @@ pub(super) struct ReplyBudget {
 impl ReplyBudget {
     /// All sources fresh; `key` keeps strangers from choosing whose slot they share.
     #[must_use]
-    pub(super) fn new(key: [u8; 16]) -> Self {
+    pub fn new(key: [u8; 16]) -> Self {
         let sent_at = vec![[MonoNs::NEVER; PER_SECOND]; SLOTS].into();
         Self { hash: SipHash::new(key), sent_at, places: PER_SECOND, taken_for_ns: SECOND_NS }
     }
 
     /// This is one of so many budgets that the kernel spreads one source over.
-    pub(super) fn share(&mut self, shards: usize) {
+    pub fn share(&mut self, shards: usize) {
         let shards = shards.max(1);
         self.places = (PER_SECOND / shards).max(1);
         let slower = shards.div_ceil(PER_SECOND);
@@ -43,7 +43,8 @@ impl ReplyBudget {
     }
 
     /// Takes one reply from the source's budget; `false` when it is used up.
-    pub(super) fn take(&mut self, source: IpAddr, now: MonoNs) -> bool {
+    #[must_use]
+    pub fn take(&mut self, source: IpAddr, now: MonoNs) -> bool {
         let hash = self.hash.hash(&prefix(source));
         let slot = &mut self.sent_at[usize::try_from(hash).unwrap_or(0) & (SLOTS - 1)];
         let free =
