@@ -19,4 +19,4 @@ mod server;
 pub use books::{Books, books};
 pub use facts::{Facts, Feed, Reason, Stage};
 pub use metrics::{Kind, MetricsText};
-pub use server::{BindError, bind, serve};
+pub use server::{BindError, bind, serve, serve_router};

@@ -1,4 +1,4 @@
-//! The HTTP server of the health ports. One request a connection, few connections and short times,
+//! The HTTP server of the ports beside the answer path. One request a connection, few connections and short times,
 //! because the process's descriptors belong to its clients.
 
 use std::collections::VecDeque;
@@ -27,8 +27,8 @@ use super::facts::{Facts, Reason};
 use super::metrics;
 use crate::time::{Clock as _, RealClock};
 
-/// Connections of a port held at a time. A probe and a scraper need one each for a moment, so the
-/// oldest of more than these is idle or stuck and gives way to the newest.
+/// Connections of a health port held at a time. A probe and a scraper need one each for a moment, so
+/// the oldest of more than these is idle or stuck and gives way to the newest.
 const CONNECTIONS_MAX: usize = 32;
 
 /// Time for a request's head. What connects and says nothing is gone after it.
@@ -103,24 +103,37 @@ pub async fn serve(
     facts: Arc<Facts>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let router = router(Arc::clone(&facts));
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    let told = Arc::clone(&facts);
+    let looking = async move {
+        loop {
+            seconds.tick().await;
+            facts.look(RealClock.now().mono);
+        }
+    };
+    tokio::select! {
+        served = serve_router(listeners, router(told), CONNECTIONS_MAX, stop) => served,
+        () = looking => Ok(()),
+    }
+}
+
+/// As [`serve`], with paths of one's own. A port holds so many connections at a time; the oldest of
+/// more gives way.
+///
+/// # Errors
+/// When a listener cannot be used with the runtime.
+pub async fn serve_router(
+    listeners: Vec<StdListener>,
+    router: Router,
+    connections_max: usize,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
     let mut tasks = JoinSet::new();
     for listener in listeners {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        tasks.spawn(accept(listener, router.clone(), stopped(stop.clone())));
+        tasks.spawn(accept(listener, router.clone(), connections_max, stopped(stop.clone())));
     }
-    tasks.spawn(async move {
-        let mut seconds = tokio::time::interval(Duration::from_secs(1));
-        let stopped = stopped(stop);
-        tokio::pin!(stopped);
-        loop {
-            tokio::select! {
-                _ = seconds.tick() => facts.look(RealClock.now().mono),
-                () = &mut stopped => return,
-            }
-        }
-    });
     while tasks.join_next().await.is_some() {}
     Ok(())
 }
@@ -130,7 +143,12 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn accept(listener: TcpListener, router: Router, stopped: impl Future<Output = ()>) {
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    connections_max: usize,
+    stopped: impl Future<Output = ()>,
+) {
     tokio::pin!(stopped);
     let mut connections = JoinSet::new();
     let mut oldest_first = VecDeque::new();
@@ -145,10 +163,10 @@ async fn accept(listener: TcpListener, router: Router, stopped: impl Future<Outp
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        if oldest_first.len() >= CONNECTIONS_MAX {
+        if oldest_first.len() >= connections_max {
             oldest_first.retain(|connection: &AbortHandle| !connection.is_finished());
         }
-        if oldest_first.len() >= CONNECTIONS_MAX
+        if oldest_first.len() >= connections_max
             && let Some(oldest) = oldest_first.pop_front()
         {
             oldest.abort();
