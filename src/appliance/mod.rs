@@ -11,6 +11,7 @@
 mod backoffice;
 mod feed_setup;
 mod feeds;
+mod journal;
 mod rest;
 mod secrets;
 mod session;

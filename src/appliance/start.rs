@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::backoffice::BackOffice;
 use super::feed_setup::{FeedSetup, feed_setup};
 use super::feeds::{self, Dialer};
+use super::journal::{self, Keepers};
 use super::rest::{QUEUE_LEN, RestAsker, RestCounts, RestDesk};
 use super::secrets::random;
 use super::shards::{self, Listening};
@@ -25,7 +26,7 @@ use crate::config::{Config, IoChoice, Role};
 use crate::engine::Sockets;
 use crate::engine::probe::{self, Choice, Chosen, Io};
 use crate::exchange_sim::{Sim, SimOptions};
-use crate::ledger::Segment;
+use crate::ledger::{Journal, JournalError, Recovery, Segment};
 use crate::price::Catalogue;
 use crate::shard::{
     Answerer, AskRest, Control, Inbox, LINK_LEN, NoRest, Options, Published, Publisher, Shard, ShardSecrets,
@@ -55,6 +56,12 @@ impl std::error::Error for StartError {}
 impl StartError {
     fn new(what: impl fmt::Display, cure: &str) -> Self {
         Self { what: what.to_string(), cure: cure.to_owned() }
+    }
+}
+
+impl From<JournalError> for StartError {
+    fn from(error: JournalError) -> Self {
+        Self { what: error.what(), cure: error.cure() }
     }
 }
 
@@ -95,10 +102,15 @@ pub struct Appliance {
     pub sim: Option<Sim>,
     /// The counters of each shard.
     pub published: Vec<Arc<Published>>,
+    /// The record of every answer.
+    pub journal: Arc<Journal>,
+    /// What earlier runs have left in it.
+    pub recovery: Recovery,
     shards: Vec<JoinHandle<io::Result<io::Result<()>>>>,
     controls: Arc<[Sender<Control>]>,
     leaving: watch::Sender<bool>,
     back_office: JoinHandle<()>,
+    keepers: Keepers,
 }
 
 /// The links of one shard: what it publishes with, and where its prices come from.
@@ -168,11 +180,15 @@ impl Appliance {
             open_health(config, &topology)?
         };
 
+        let (journal, segments, recovery) =
+            journal::open(&config.data_dir, &config.journal, epoch, topology.shards.len())?;
+        let sync_every = Duration::from_millis(config.journal.sync_ms);
+        let keepers = Keepers::start(&journal, sync_every, &facts).map_err(no_back_office)?;
         let (asks, asked) = mpsc::channel(QUEUE_LEN);
         let starter =
             Starter { config, setup: &setup, topology: &topology, epoch, connections_max, keys: &keys, now };
         let (running, desk_publisher) =
-            starter.start_shards(sockets, &facts, &|| Box::new(RestAsker(asks.clone())))?;
+            starter.start_shards(sockets, segments, &facts, &|| Box::new(RestAsker(asks.clone())))?;
         let tls = Arc::new(tls_config(config.feeds_ca_file.as_deref())?);
         let (leaving, is_leaving) = watch::channel(false);
         let sessions = feeds::plan(&setup.rows, &setup.catalogue)
@@ -218,10 +234,13 @@ impl Appliance {
             notes,
             sim,
             published: running.published,
+            journal,
+            recovery,
             shards: running.threads,
             controls: running.controls,
             leaving,
             back_office,
+            keepers,
         })
     }
 
@@ -250,6 +269,7 @@ impl Appliance {
         let _gone = self.leaving.send(true);
         let ended = self.back_office.join();
         drop(self.sim);
+        result = result.and(self.keepers.leave().map_err(io::Error::other));
         result.and(ended.map_err(|_| io::Error::other("the back office panicked")))
     }
 }
@@ -315,6 +335,7 @@ impl Starter<'_> {
     fn start_shards(
         &self,
         sockets: Vec<Sockets>,
+        segments: Vec<Segment>,
         facts: &Facts,
         asker: &dyn Fn() -> Box<dyn AskRest + Send>,
     ) -> Result<(Running, Publisher), StartError> {
@@ -324,13 +345,13 @@ impl Starter<'_> {
         let desk = publishers.pop().ok_or_else(|| StartError::new("no publisher", "report this"))?;
         let (mut threads, mut controls, mut published) = (Vec::new(), Vec::new(), Vec::new());
         let mut publishers = publishers.into_iter();
-        for (index, ((sockets, cpu), inbox)) in
-            sockets.into_iter().zip(&self.topology.shards).zip(inboxes).enumerate()
+        for (index, (((sockets, cpu), inbox), segment)) in
+            sockets.into_iter().zip(&self.topology.shards).zip(inboxes).zip(segments).enumerate()
         {
             let Some(publisher) = publishers.next() else { break };
             let counters = Published::new();
             facts.add_shard(Arc::clone(&counters), self.now.mono);
-            let made = self.shard(index, publisher, inbox, &sockets, Arc::clone(&counters), asker());
+            let made = self.shard(segment, publisher, inbox, &sockets, Arc::clone(&counters), asker());
             threads.push(self.spawn(*cpu, &format!("shard-{index}"), made.0, sockets)?);
             controls.push(made.1);
             published.push(counters);
@@ -339,8 +360,9 @@ impl Starter<'_> {
         if let (Some(cpu), Some(publisher)) = (self.topology.feed_core, publishers.next()) {
             // A shard without sockets: it looks after feeds and answers nobody.
             let sockets = Sockets::default();
+            let unused = Segment::new(self.epoch, u16::MAX);
             let (shard, control) =
-                self.shard(count, publisher, Vec::new(), &sockets, Published::new(), Box::new(NoRest));
+                self.shard(unused, publisher, Vec::new(), &sockets, Published::new(), Box::new(NoRest));
             threads.push(self.spawn(Some(cpu), "feeds", shard, sockets)?);
             guests = vec![control.clone()].into();
             controls.push(control);
@@ -366,7 +388,7 @@ impl Starter<'_> {
 
     fn shard(
         &self,
-        index: usize,
+        segment: Segment,
         publisher: Publisher,
         inbox: Vec<Receiver<Update>>,
         sockets: &Sockets,
@@ -376,7 +398,6 @@ impl Starter<'_> {
         let (control, controlled) = unbounded();
         let config = self.config;
         let secrets = ShardSecrets { recognizer: random(), budget: random() };
-        let segment = Segment::new(self.epoch, u16::try_from(index).unwrap_or(u16::MAX));
         let keys = Box::new(KeyTable::new(self.keys.to_vec()));
         let mut answerer = Answerer::new(Arc::clone(&self.setup.catalogue), keys, segment, secrets, rest);
         answerer.share_replies(self.topology.shards.len());

@@ -9,6 +9,7 @@ use beast::account::Token;
 use beast::admin::Stage;
 use beast::appliance::{Appliance, StartError};
 use beast::config::{Config, LogLevel};
+use beast::ledger::Recovery;
 use beast::store::write_first_key;
 use beast::time::{Clock as _, RealClock};
 use clap::Args;
@@ -58,6 +59,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     stage("engine", format!("{}: {}", appliance.engine.engine.name(), appliance.engine.why));
     stage("threads", appliance.topology.to_string());
     stage("store", format!("{}, start {}", config.data_dir.display(), appliance.epoch));
+    if appliance.recovery != Recovery::default() {
+        stage("journal", appliance.recovery.to_string());
+    }
     stage("listen", listening(&appliance));
     for note in &appliance.notes {
         stage("note", note.clone());

@@ -60,7 +60,7 @@ pub struct Effective {
 const NOT_SETTINGS: &[&str] = &["BEAST_CONFIG", "BEAST_RECORDINGS"];
 
 /// Tables of a file, for suggestions.
-const TABLES: &[&str] = &["rest", "http", "feeds", "assets"];
+const TABLES: &[&str] = &["rest", "http", "journal", "feeds", "assets"];
 
 /// Members of an exchange's row that the environment can reach; the longer of two comes first.
 const FEED_MEMBERS: &[&str] = &["enabled", "rest_base", "rest.url", "url", "dead_after_s"];

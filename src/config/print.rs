@@ -189,6 +189,9 @@ rest.cache_ttl_s = 13           # default
 rest.prewarm = true             # default
 http.idle_s = 60                # default
 http.head_s = 10                # default
+journal.max_mib = 8192          # default
+journal.segment_mib = 8         # default
+journal.sync_ms = 1000          # default
 feeds."a b".rest.url = "x"      # flag --feeds.a b.rest.url
 feeds.okx.enabled = false       # flag --feeds.okx.enabled
 "#

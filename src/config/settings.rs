@@ -150,6 +150,8 @@ settings! {
         rest: Rest,
         /// HTTP connections of clients.
         http: Http,
+        /// The usage journal: a record of every answer, written before it is sent.
+        journal: Journal,
         /// Members of exchange rows that take the place of the built-in ones, and whole rows, by
         /// the name of the exchange; room feed checks them.
         feeds: BTreeMap<String, Table>,
@@ -185,13 +187,33 @@ settings! {
     head_s: u64 = 10, "BEAST_HTTP_HEAD_S", "", "a number from 1 to 600", |n| (1..=600).contains(n);
 }
 
-const COUNT: usize = TOP.len() + REST.len() + HTTP.len();
+settings! {
+    /// The usage journal: a record of every answer, written before it is sent.
+    Journal, JOURNAL, "journal.", |config| config.journal;
+
+    /// MiB the journal may take on disk. Sealed segments that are drained are removed when it is
+    /// reached; while none are, further requests are refused as overloaded.
+    max_mib: u64 = 8_192, "BEAST_JOURNAL_MAX_MIB", "",
+        "a number from 4 to 16777216", |n| (4..=16_777_216).contains(n);
+
+    /// MiB of one segment, of which each shard has at least two at a time, in memory. Smaller ones
+    /// are made more often, larger ones take longer to be sealed.
+    segment_mib: u64 = 8, "BEAST_JOURNAL_SEGMENT_MIB", "",
+        "a number from 1 to 1024", |n| (1..=1_024).contains(n);
+
+    /// Milliseconds between two times that records are brought to the disk: what power loss may
+    /// take. The end of the process, however sudden, takes none.
+    sync_ms: u64 = 1_000, "BEAST_JOURNAL_SYNC_MS", "",
+        "a number from 10 to 60000", |n| (10..=60_000).contains(n);
+}
+
+const COUNT: usize = TOP.len() + REST.len() + HTTP.len() + JOURNAL.len();
 
 /// Every setting, in the order of the documented default file.
 pub static SETTINGS: [&Setting; COUNT] = {
     let mut all = [&TOP[0]; COUNT];
     let mut at = 0;
-    let rooms = [TOP, REST, HTTP];
+    let rooms = [TOP, REST, HTTP, JOURNAL];
     let mut room = 0;
     while room < rooms.len() {
         let mut row = 0;

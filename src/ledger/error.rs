@@ -15,6 +15,13 @@ pub enum JournalError {
         /// What the system said.
         source: io::Error,
     },
+    /// A segment is of this start or a later one: the counter of starts was lost.
+    Epoch {
+        /// The segment.
+        path: PathBuf,
+        /// The number of this start.
+        epoch: u32,
+    },
     /// Another process keeps its records in this folder.
     Held {
         /// The journal's folder.
@@ -36,6 +43,11 @@ impl JournalError {
             Self::File { path, doing, source } => {
                 format!("cannot {doing} {}: {source}; the usage journal needs it", path.display())
             }
+            Self::Epoch { path, epoch } => format!(
+                "{} was written by this start, number {epoch}, or a later one; the journal and the count of \
+                 starts in the store must belong together",
+                path.display()
+            ),
             Self::Held { path } => {
                 format!("{} is in use by another beast; a data folder serves one at a time", path.display())
             }
@@ -59,6 +71,10 @@ impl JournalError {
             Self::File { .. } => {
                 "see dmesg for what the disk says, or choose another data folder with --data".to_owned()
             }
+            Self::Epoch { path, .. } => format!(
+                "bring back the store that belongs to this journal, or move {} away",
+                path.parent().and_then(Path::parent).unwrap_or(path).display()
+            ),
             Self::Held { .. } => "end the other one, or choose another data folder with --data".to_owned(),
         }
     }

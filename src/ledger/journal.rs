@@ -153,8 +153,8 @@ pub struct JournalStatus {
     pub segments: u64,
     /// Records that were not released yet.
     pub unreleased: u64,
-    /// Room for records that is ready, of the shard that has least.
-    pub ready_records_min: u64,
+    /// Records there is room for at once, of each shard.
+    pub room_records: Vec<u64>,
     /// Why no further segment can be made, told to the operator.
     pub trouble: Option<String>,
     /// Why records do not reach the disk, told to the operator.
@@ -179,7 +179,7 @@ impl Journal {
         let lock = lock(folder)?;
         let mut recovery = Recovery::default();
         let mut table = Table::default();
-        for kept in recover(folder, &mut recovery)? {
+        for kept in recover(folder, epoch, &mut recovery)? {
             let entry = Entry::Sealed { path: kept.path, index: kept.index.into(), len: kept.len };
             table.chains.entry(kept.chain).or_default().segments.insert(kept.first, entry);
         }
@@ -293,7 +293,7 @@ impl Journal {
             bytes_max: self.options.bytes_max,
             segments: table.chains.values().map(|chain| chain.segments.len() as u64).sum(),
             unreleased: infos.map(|info| info.end - info.released.clamp(info.first, info.end)).sum(),
-            ready_records_min: table.chains.values().filter_map(room).min().unwrap_or(0),
+            room_records: table.chains.values().filter_map(room).collect(),
             trouble: table.trouble.clone(),
             sync_trouble: table.sync_trouble.clone(),
         }

@@ -106,6 +106,9 @@ impl Journal {
         let path = folder.join(file_name(chain.epoch, first));
         let unready = folder.join(file_name(chain.epoch, first) + UNREADY);
         let made = self.make_file(&unready, chain, first).and_then(|made| {
+            if path.try_exists()? {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
             fs::rename(&unready, &path)?;
             Ok(made)
         });

@@ -65,12 +65,14 @@ pub(super) struct Kept {
     pub(super) len: u64,
 }
 
-/// Looks through the folders of all shards.
-pub(super) fn recover(folder: &Path, report: &mut Recovery) -> Result<Vec<Kept>, JournalError> {
+/// Looks through the folders of all shards, where no file may be of this run's `epoch` or a later one.
+pub(super) fn recover(folder: &Path, epoch: u32, report: &mut Recovery) -> Result<Vec<Kept>, JournalError> {
     let mut kept = Vec::new();
     for path in entries(folder)? {
         match path.file_name().and_then(|name| name.to_str()).and_then(shard_of) {
-            Some(shard) if path.is_dir() => recover_shard(&path, shard, &mut kept, report)?,
+            Some(shard) if path.is_dir() => {
+                recover_shard(&path, ChainId { epoch, shard }, &mut kept, report)?
+            }
             _ if path.ends_with(super::journal::LOCK) => {}
             _ => report.findings.push(format!("{} is no folder of a shard; left as it is", path.display())),
         }
@@ -99,7 +101,7 @@ pub(super) fn recover(folder: &Path, report: &mut Recovery) -> Result<Vec<Kept>,
 
 fn recover_shard(
     folder: &Path,
-    shard: u16,
+    now: ChainId,
     kept: &mut Vec<Kept>,
     report: &mut Recovery,
 ) -> Result<(), JournalError> {
@@ -114,7 +116,10 @@ fn recover_shard(
             report.findings.push(format!("{} is no segment; left as it is", path.display()));
             continue;
         };
-        let chain = ChainId { epoch, shard };
+        if epoch >= now.epoch {
+            return Err(JournalError::Epoch { path, epoch: now.epoch });
+        }
+        let chain = ChainId { epoch, shard: now.shard };
         kept.extend(recover_segment(&path, chain, first, report).map_err(failed("recover", &path))?);
     }
     Ok(())

@@ -160,6 +160,18 @@ fn one_process_at_a_time_keeps_a_journal() {
 }
 
 #[test]
+fn a_start_that_was_counted_before_overwrites_nothing() {
+    let mut world = World::new();
+    let (journal, mut segments, _) = world.open();
+    append(&journal, &mut segments[0], 0, 3);
+    drop((journal, segments));
+    let error = Journal::open(options(world.folder()), 1, 2).unwrap_err();
+    assert!(error.what().contains("shard-0/0000000001-00000000000000000000.seg was written"), "{error}");
+    assert!(error.cure().ends_with(&format!("or move {} away", world.folder().display())), "{error}");
+    assert_eq!(world.open().2.records, 3);
+}
+
+#[test]
 fn a_folder_that_cannot_be_made_is_told_with_its_cure() {
     let world = World::new();
     fs::write(world.folder(), b"a file").unwrap();
@@ -302,7 +314,7 @@ fn the_cap_refuses_until_records_are_released_and_never_prunes_others() {
     assert_eq!(appended, 3 * SLOTS);
     let status = journal.status();
     assert_eq!((status.bytes, status.unreleased), (status.bytes_max, 3 * SLOTS));
-    assert_eq!(status.ready_records_min, 0);
+    assert_eq!(status.room_records, [0, SLOTS]);
     let trouble = status.trouble.unwrap();
     assert!(trouble.contains("refused as overloaded") && trouble.contains("journal.max_mib"), "{trouble}");
     // Sealed, but not released: stays.
