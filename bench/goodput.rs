@@ -30,16 +30,16 @@ struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "v2,v1")]
     protocols: Vec<Protocol>,
     /// Offered load, in times the capacity.
-    #[arg(long, value_delimiter = ',', default_value = "0.5,1,2,5")]
+    #[arg(long, value_delimiter = ',', default_value = "1,2,5")]
     times: Vec<f64>,
     /// Nanoseconds that an answer costs more than in the product.
     #[arg(long, default_value_t = 15_000)]
     cost_ns: u64,
     /// Rounds, each with all loads.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Measured time of each load, after as much again in which queues fill.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 0.7)]
     seconds: f64,
     /// Small sizes: correctness only.
     #[arg(long)]
@@ -79,9 +79,9 @@ struct Run {
     difference: i64,
 }
 
-/// Requests without an answer are given up after this long. A full socket holds up to two seconds of
-/// requests at the lowered capacity.
-const LOST_AFTER: Duration = Duration::from_secs(3);
+/// Requests without an answer are given up after this long. A full socket of 32 MiB holds less than a
+/// second of requests at the lowered capacity.
+const LOST_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Enough that requests given up do not hold back the schedule: 65,536 may be under way on each.
 const SOCKETS: usize = 16;
