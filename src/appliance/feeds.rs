@@ -1,6 +1,8 @@
 //! Keeps feed connections up: plans which listings share one, dials, hands each to its shard, and
 //! dials again.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{Mutex, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -26,6 +29,9 @@ use crate::time::{Clock as _, RealClock};
 
 /// Time for the TCP connection and the TLS handshake together.
 const DIAL_MAX: Duration = Duration::from_secs(10);
+
+/// How long an address is alone before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A connection that is to be kept up.
 pub(super) struct Session {
@@ -216,8 +222,9 @@ impl Stream {
 
 /// Opens the byte stream: TCP, and TLS where the endpoint wants it.
 pub(super) async fn connect(endpoint: &Endpoint, tls: &Arc<rustls::ClientConfig>) -> Result<Stream, String> {
-    let address = (endpoint.host.as_str(), endpoint.port);
-    let socket = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    let addresses = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await;
+    let addresses = addresses.map_err(|e| format!("{} does not resolve: {e}", endpoint.host))?;
+    let socket = connect_any(addresses.collect()).await.map_err(|e| e.to_string())?;
     socket.set_nodelay(true).map_err(|e| e.to_string())?;
     if !endpoint.secure {
         return Ok(Stream::Plain(socket));
@@ -227,9 +234,56 @@ pub(super) async fn connect(endpoint: &Endpoint, tls: &Arc<rustls::ClientConfig>
     stream.map(|stream| Stream::Secure(Box::new(stream))).map_err(|e| refusal(&e))
 }
 
+/// Tries the addresses in turn, the next one when the last has failed or 250 ms have passed, and
+/// takes the first connection: one address family that leads nowhere costs no more than that
+/// (RFC 8305, section 5).
+async fn connect_any(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut attempts = JoinSet::new();
+    let mut rest = addresses.into_iter();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        let next = rest.next();
+        if let Some(address) = next {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        let head_start = if rest.len() > 0 { HEAD_START } else { Duration::MAX };
+        match tokio::time::timeout(head_start, attempts.join_next()).await {
+            Ok(Some(Ok(Ok(socket)))) => return Ok(socket),
+            Ok(Some(Ok(Err(error)))) => last = error,
+            Ok(Some(Err(error))) => last = error.into(),
+            Ok(None) => return Err(last),
+            Err(_) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_leads_nowhere_does_not_hold_up_the_next_one() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let there = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            // A listener whose queue is full answers no further attempt.
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let full = socket.listen(0).unwrap();
+            let mut filling = JoinSet::new();
+            for _ in 0..4 {
+                filling.spawn(TcpStream::connect(full.local_addr().unwrap()));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            let addresses = vec![full.local_addr().unwrap(), closed, there.local_addr().unwrap()];
+            let socket = connect_any(addresses).await.unwrap();
+            assert_eq!(socket.peer_addr().unwrap(), there.local_addr().unwrap());
+            let error = connect_any(vec![closed]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            assert!(connect_any(vec![]).await.is_err());
+        });
+    }
 
     #[test]
     fn a_failure_is_said_once_a_minute_and_another_one_at_once() {
