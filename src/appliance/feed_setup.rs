@@ -63,22 +63,34 @@ pub fn feed_setup(config: &Config, sim: Option<&Sim>) -> Result<FeedSetup, Setup
         };
         overrides.asset.push(named("asset", symbol, table).try_into().map_err(said)?);
     }
+    let mut sim_bases = Vec::new();
     if let Some(sim) = sim {
         for exchange in Exchange::ALL {
             let mut table = Table::new();
             table.insert("name".into(), Value::String(exchange.to_string()));
             table.insert("url".into(), Value::String(sim.ws_url(exchange)));
             overrides.exchange.push(table);
-            rest_bases.push((exchange.to_string(), sim.rest_base(exchange)));
+            sim_bases.push((exchange.to_string(), sim.rest_base(exchange)));
         }
     }
     let mut loaded = data::load_from(rows.as_deref(), assets.as_deref(), &overrides)
         .map_err(|e| SetupError(e.to_string()))?;
     for (name, base) in rest_bases {
         for row in loaded.rows.iter_mut().filter(|row| row.name == name) {
-            if let Some(rest) = &mut row.rest {
-                rest.url = rebased(&rest.url, &base);
-            }
+            let Some(rest) = &mut row.rest else {
+                return Err(SetupError(format!(
+                    "feeds.{name}.rest_base is {base:?}, but this exchange has no rest.url; give it one, or \
+                     leave rest_base out"
+                )));
+            };
+            rest.url = rebased(&rest.url, &base);
+        }
+    }
+    // The simulation speaks for exchanges without REST, too.
+    for (name, base) in sim_bases {
+        let rows = loaded.rows.iter_mut().filter(|row| row.name == name);
+        for rest in rows.filter_map(|row| row.rest.as_mut()) {
+            rest.url = rebased(&rest.url, &base);
         }
     }
     Ok(FeedSetup {
@@ -157,6 +169,8 @@ mod tests {
         assert!(error.contains("okx") && error.contains("dead_after_s"), "{error}");
         assert!(said("[feeds.okx]\nurll = 'x'").contains("okx"));
         assert!(said("[feeds.okx]\nrest_base = 3").contains("feeds.okx.rest_base is 3, needs a URL"));
+        let error = said("[feeds.cryptocom_v2]\nrest_base = 'http://127.0.0.1:9'");
+        assert!(error.contains("cryptocom_v2.rest_base") && error.contains("no rest.url"), "{error}");
         assert!(said("[assets.BTC]\nlisting = []").contains("assets.BTC: "));
         let missing = Config { assets_file: Some("no/such.csv".into()), ..Config::default() };
         let error = feed_setup(&missing, None).unwrap_err().to_string();

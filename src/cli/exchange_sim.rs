@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use beast::exchange_sim::{Control, Exchange, Replay, Sim, SimError, SimOptions, Speed};
+use beast::feed::data::{self, Overrides};
 use clap::Args;
 
 use super::{Failure, Outcome, print};
@@ -98,12 +99,10 @@ fn greeting(sim: &Sim, args: &ExchangeSimArgs, replayed: &[Exchange]) -> String 
     let _ = writeln!(text, "# configuration that points beast here:");
     for exchange in Exchange::ALL {
         if Exchange::CURRENT.contains(&exchange) || replayed.contains(&exchange) {
-            let _ = write!(
-                text,
-                "\n[feeds.{exchange}]\nurl = \"{}\"\nrest_base = \"{}\"\n",
-                sim.ws_url(exchange),
-                sim.rest_base(exchange)
-            );
+            let _ = write!(text, "\n[feeds.{exchange}]\nurl = \"{}\"\n", sim.ws_url(exchange));
+            if with_rest(exchange) {
+                let _ = writeln!(text, "rest_base = \"{}\"", sim.rest_base(exchange));
+            }
             if !Exchange::CURRENT.contains(&exchange) {
                 let _ = writeln!(text, "enabled = true");
             }
@@ -111,6 +110,12 @@ fn greeting(sim: &Sim, args: &ExchangeSimArgs, replayed: &[Exchange]) -> String 
     }
     text.push_str("\n# type `help` for commands, such as `cut okx` or `stall bybit on`\n");
     text
+}
+
+/// Whether beast asks this exchange by REST at all.
+fn with_rest(exchange: Exchange) -> bool {
+    let rows = data::load(&Overrides::default()).map(|data| data.rows).unwrap_or_default();
+    rows.iter().any(|row| row.name == exchange.to_string() && row.rest.is_some())
 }
 
 /// Carries out what is typed, line by line, until the input ends.

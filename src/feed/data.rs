@@ -192,10 +192,10 @@ pub fn catalogue(
         exchanges.push(Exchange { id: row.id()?, name: row.name.clone(), dead_after });
     }
     let mut catalogue = Catalogue::new(exchanges)?;
-    let mut notes = Vec::new();
+    let (mut switched_off, mut unlisted) = (Vec::new(), Vec::new());
     for asset in &assets {
         if !asset.enabled {
-            notes.push(format!("asset {}: left out by the configuration", asset.symbol));
+            switched_off.push(asset.symbol.to_string());
             continue;
         }
         let mut listings: Vec<(ExchangeId, &str, Currency)> = Vec::new();
@@ -215,16 +215,20 @@ pub fn catalogue(
         }
         if listings.is_empty() {
             let names: Vec<&str> = asset.listings.iter().map(|l| l.exchange.as_str()).collect();
-            notes.push(format!(
-                "asset {}: left out, no exchange that lists it is on ({})",
-                asset.symbol,
-                names.join(", ")
-            ));
+            unlisted.push(format!("{} ({})", asset.symbol, names.join(", ")));
             continue;
         }
         catalogue.add_asset(asset.id, asset.symbol, asset.any_quote, &listings)?;
     }
     check_symbols(rows, &catalogue)?;
+    let mut notes = Vec::new();
+    let mut note = |what: &str, assets: &[String]| {
+        if !assets.is_empty() {
+            notes.push(format!("assets left out, {what}: {}", assets.join(", ")));
+        }
+    };
+    note("switched off by the configuration", &switched_off);
+    note("no exchange that lists them is on", &unlisted);
     Ok((catalogue, notes))
 }
 

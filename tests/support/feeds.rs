@@ -64,10 +64,10 @@ pub(crate) fn enable(config: &mut Config, sim: &Sim, exchange: Exchange, more: &
     if exchange != Exchange::CryptocomV2 {
         // The one that has no REST any more.
         row.extend(table("rest.per_second = 1000"));
+        row.insert("rest_base".into(), sim.rest_base(exchange).into());
     }
     row.insert("enabled".into(), true.into());
     row.insert("url".into(), sim.ws_url(exchange).into());
-    row.insert("rest_base".into(), sim.rest_base(exchange).into());
     row.extend(table(more));
     config.feeds.insert(exchange.to_string(), row);
 }
@@ -77,7 +77,9 @@ pub(crate) fn enable_tls(config: &mut Config, sim: &Sim, exchange: Exchange, mor
     enable(config, sim, exchange, more);
     let (addr, row) = (sim.tls_addr().unwrap(), config.feeds.get_mut(exchange.name()).unwrap());
     row.insert("url".into(), format!("wss://{addr}/ws/{exchange}").into());
-    row.insert("rest_base".into(), format!("https://{addr}/rest/{exchange}").into());
+    if row.contains_key("rest_base") {
+        row.insert("rest_base".into(), format!("https://{addr}/rest/{exchange}").into());
+    }
 }
 
 /// Lists an asset on these exchanges only, preferred first, under their own symbols. One that is not
