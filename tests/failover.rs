@@ -21,8 +21,8 @@ fn quiet_sim() -> Sim {
 const HASTY: &str = "dead_after_s = 2";
 
 /// BTC on Coinbase, and where that fails on Kraken.
-fn two_exchanges(sim: &Sim) -> Config {
-    let mut config = config(IoChoice::Auto);
+fn two_exchanges(sim: &Sim, io: IoChoice) -> Config {
+    let mut config = config(io);
     enable(&mut config, sim, Exchange::Coinbase, HASTY);
     enable(&mut config, sim, Exchange::Kraken, HASTY);
     list(&mut config, "BTC", None, &[(Exchange::Coinbase, "BTC-USD"), (Exchange::Kraken, "BTC/USD")]);
@@ -36,12 +36,30 @@ fn trade_on_both(sim: &Sim) {
     sim.control().set_price(Exchange::Kraken, "BTC/USD", "65001.5").unwrap();
 }
 
-#[test]
-fn a_dead_exchange_is_replaced_by_the_next_and_then_by_rest_and_comes_back() {
+/// The same on both real engines.
+macro_rules! on_both_engines {
+    ($($test:ident)*) => {
+        mod uring {
+            $(#[test] fn $test() { super::$test(super::IoChoice::Uring); })*
+        }
+        mod portable {
+            $(#[test] fn $test() { super::$test(super::IoChoice::Portable); })*
+        }
+    };
+}
+
+on_both_engines! {
+    a_dead_exchange_is_replaced_by_the_next_and_then_by_rest_and_comes_back
+    a_cut_connection_comes_back_with_its_prices
+    all_who_wait_are_answered_by_one_request
+    who_waits_in_vain_is_told_at_the_deadline
+}
+
+fn a_dead_exchange_is_replaced_by_the_next_and_then_by_rest_and_comes_back(io: IoChoice) {
     let sim = quiet_sim();
     let exchanges = sim.control();
     trade_on_both(&sim);
-    let running = Running::start(two_exchanges(&sim));
+    let running = Running::start(two_exchanges(&sim, io));
     let client = &running.client;
     client.until("BTC", "65000.10", "coinbase-ws");
 
@@ -80,11 +98,10 @@ fn a_dead_exchange_is_replaced_by_the_next_and_then_by_rest_and_comes_back() {
     client.until("BTC", "65000.10", "coinbase-ws");
 }
 
-#[test]
-fn a_cut_connection_comes_back_with_its_prices() {
+fn a_cut_connection_comes_back_with_its_prices(io: IoChoice) {
     let sim = quiet_sim();
     trade_on_both(&sim);
-    let running = Running::start(two_exchanges(&sim));
+    let running = Running::start(two_exchanges(&sim, io));
     let client = &running.client;
     for round in 1..=3 {
         client.until("BTC", "65000.10", "coinbase-ws");
@@ -234,9 +251,9 @@ fn nonsense_and_old_trades_never_change_a_price() {
 }
 
 /// One asset whose feed is refused and whose REST waits behind a gate.
-fn gated(sim: &Sim, shards: usize, deadline_ms: u64) -> (Config, Gate) {
+fn gated(sim: &Sim, io: IoChoice, shards: usize, deadline_ms: u64) -> (Config, Gate) {
     sim.control().refuse_connect(Exchange::Coinbase, true);
-    let mut config = config(IoChoice::Auto);
+    let mut config = config(io);
     let gate = Gate::before(sim.addr());
     enable(&mut config, sim, Exchange::Coinbase, "");
     let base = format!("http://{}/rest/coinbase", gate.addr);
@@ -268,11 +285,10 @@ fn ask_at_once(client: &Client, count: usize, while_they_wait: impl FnOnce()) ->
     })
 }
 
-#[test]
-fn all_who_wait_are_answered_by_one_request() {
+fn all_who_wait_are_answered_by_one_request(io: IoChoice) {
     let sim = quiet_sim();
     sim.control().set_price(Exchange::Coinbase, "BTC-USD", "65000.10").unwrap();
-    let (config, gate) = gated(&sim, 2, 60_000);
+    let (config, gate) = gated(&sim, io, 2, 60_000);
     let running = Running::start(config);
     let told = ask_at_once(&running.client, 24, || {
         until("all wait", || {
@@ -294,10 +310,9 @@ fn all_who_wait_are_answered_by_one_request() {
     assert_eq!(sim.control().counts(Exchange::Coinbase).rest_requests, 1);
 }
 
-#[test]
-fn who_waits_in_vain_is_told_at_the_deadline() {
+fn who_waits_in_vain_is_told_at_the_deadline(io: IoChoice) {
     let sim = quiet_sim();
-    let (config, gate) = gated(&sim, 1, 800);
+    let (config, gate) = gated(&sim, io, 1, 800);
     let running = Running::start(config);
     let started = Instant::now();
     let told = ask_at_once(&running.client, 12, || ());
@@ -352,7 +367,7 @@ fn what_one_exchange_cannot_say_at_the_start_the_next_one_says() {
         sim.control().refuse_connect(exchange, true);
     }
     sim.control().refuse_rest(Exchange::Coinbase, true);
-    let mut config = two_exchanges(&sim);
+    let mut config = two_exchanges(&sim, IoChoice::Auto);
     config.rest.prewarm = true;
     config.rest.cache_ttl_s = 60;
     let running = Running::start(config);
