@@ -122,7 +122,7 @@ async fn watch_keys(store: Store, mut version: u64, shards: Arc<[Link<Control>]>
 /// Asks REST once about every asset's preferred listing.
 async fn prewarm(catalogue: Arc<Catalogue>, asks: tokio::sync::mpsc::Sender<Ask>) {
     for asset in catalogue.assets() {
-        let ask = Ask { listing: asset.listings[0], exact: false, urgent: false, live: None };
+        let ask = Ask { listing: asset.listings[0], exact: false, urgent: false, live: None, tries: 0 };
         if asks.send(ask).await.is_err() {
             return;
         }

@@ -7,24 +7,21 @@
 //!                                     ▲── the asset's next listing ◄┘
 //! ```
 
-use std::collections::{HashMap, HashSet};
+mod fetcher;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, Uri};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::Instant;
 
 use crate::feed::{RestReader, Row, Trade};
 use crate::price::{Catalogue, Confirmation, ExchangeId, ListingId, Quote, Tier};
 use crate::shard::{AskRest, Publisher};
 use crate::time::{Clock as _, RealClock};
+use fetcher::Fetcher;
 
 /// A wish for a listing's price.
 #[derive(Clone, Copy, Debug)]
@@ -36,28 +33,26 @@ pub(super) struct Ask {
     pub(super) urgent: bool,
     /// What else is confirmed once the price is there.
     pub(super) live: Option<Confirmation>,
+    /// How often it has failed and was wished again.
+    pub(super) tries: u8,
 }
 
 /// Wishes that may wait in one queue.
 pub(super) const QUEUE_LEN: usize = 4_096;
 
-/// Largest body that is read, in bytes. One trade is a few hundred.
-const BODY_LEN_MAX: usize = 1 << 20;
+/// A silent listing that could not be confirmed is asked about again after this long, then after
+/// twice as long, and so on: without that it would not be live before its next trade.
+const CONFIRM_AGAIN: Duration = Duration::from_secs(10);
 
-/// Time for one fetch. Longer than a client waits, because the price is of use to the next one.
-const FETCH_MAX: Duration = Duration::from_secs(5);
-
-/// Fetches of one exchange under way at once.
-const FETCHES_MAX: usize = 4;
-
-type HttpsClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+/// How often: the last time five minutes after the first.
+const CONFIRM_TRIES_MAX: u8 = 5;
 
 /// The shards' end.
 pub(super) struct RestAsker(pub(super) Sender<Ask>);
 
 impl AskRest for RestAsker {
     fn ask(&mut self, listing: ListingId, exact: bool) -> bool {
-        self.0.try_send(Ask { listing, exact, urgent: true, live: None }).is_ok()
+        self.0.try_send(Ask { listing, exact, urgent: true, live: None, tries: 0 }).is_ok()
     }
 }
 
@@ -81,29 +76,28 @@ pub(super) struct RestDesk {
     pub(super) cache_ttl: Duration,
     pub(super) counts: Arc<RestCounts>,
     pub(super) tls: Arc<rustls::ClientConfig>,
-}
-
-struct Exchange {
-    urgent: Sender<Ask>,
-    background: Sender<Ask>,
+    /// Silent listings that are asked about again, and when.
+    pub(super) unconfirmed: Vec<(Instant, Ask)>,
 }
 
 impl RestDesk {
     /// Runs until `asks` is closed.
     pub(super) async fn run(mut self, mut asks: Receiver<Ask>) {
         let (done, mut outcomes) = mpsc::channel(QUEUE_LEN);
-        let client = client(&self.tls);
-        let mut exchanges: Vec<Option<Exchange>> = Vec::new();
+        let client = fetcher::client(&self.tls);
+        let mut exchanges: Vec<Option<Fetcher>> = Vec::new();
         for row in &self.rows {
             let (Ok(id), Ok(Some(reader))) = (row.id(), RestReader::new(row)) else { continue };
             if exchanges.len() <= id.index() {
                 exchanges.resize_with(id.index() + 1, || None);
             }
-            exchanges[id.index()] = Some(open(row, reader, &self.catalogue, client.clone(), done.clone()));
+            let symbols = Arc::clone(&self.catalogue);
+            exchanges[id.index()] = Some(Fetcher::open(row, reader, symbols, client.clone(), done.clone()));
         }
         // What was asked for and has not come, with all that is wanted of it: in a queue or being fetched.
         let mut under_way = HashMap::new();
         let mut settle = tokio::time::interval(Duration::from_millis(20));
+        let mut again = tokio::time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 ask = asks.recv() => {
@@ -119,16 +113,17 @@ impl RestDesk {
                     self.settle(&exchanges, &mut under_way, Outcome { ask, result });
                 }
                 _ = settle.tick(), if self.publisher.owes() => self.publisher.settle(),
+                _ = again.tick(), if !self.unconfirmed.is_empty() => {
+                    let now = Instant::now();
+                    for (_, ask) in self.unconfirmed.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
+                        self.dispatch(&exchanges, &mut under_way, ask);
+                    }
+                }
             }
         }
     }
 
-    fn dispatch(
-        &mut self,
-        exchanges: &[Option<Exchange>],
-        under_way: &mut HashMap<ListingId, Ask>,
-        ask: Ask,
-    ) {
+    fn dispatch(&mut self, exchanges: &[Option<Fetcher>], under_way: &mut HashMap<ListingId, Ask>, ask: Ask) {
         let before = under_way.get(&ask.listing).copied();
         // Somebody who waits does not stand behind a whole prewarm.
         let overtakes = before.is_none_or(|before| ask.urgent && !before.urgent);
@@ -143,10 +138,7 @@ impl RestDesk {
         }
         let id: ExchangeId = self.catalogue.listing(ask.listing).exchange;
         let exchange = exchanges.get(id.index()).and_then(Option::as_ref);
-        let sent = exchange.is_some_and(|exchange| {
-            let queue = if ask.urgent { &exchange.urgent } else { &exchange.background };
-            queue.try_send(ask).is_ok()
-        });
+        let sent = exchange.is_some_and(|exchange| exchange.ask(ask));
         if !sent && before.is_none() {
             under_way.remove(&ask.listing);
             self.settle(exchanges, under_way, Outcome { ask, result: Err("no REST endpoint".to_owned()) });
@@ -155,7 +147,7 @@ impl RestDesk {
 
     fn settle(
         &mut self,
-        exchanges: &[Option<Exchange>],
+        exchanges: &[Option<Fetcher>],
         under_way: &mut HashMap<ListingId, Ask>,
         outcome: Outcome,
     ) {
@@ -176,6 +168,10 @@ impl RestDesk {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(listing = ask.listing.index(), "REST: {why}");
                 if ask.live.is_some() && !ask.urgent {
+                    if ask.tries < CONFIRM_TRIES_MAX {
+                        let at = Instant::now() + CONFIRM_AGAIN * (1 << ask.tries);
+                        self.unconfirmed.push((at, Ask { tries: ask.tries + 1, ..ask }));
+                    }
                     return;
                 }
                 match self.next_listing(ask) {
@@ -210,113 +206,4 @@ impl RestDesk {
         let mut later = asset.listings.iter().skip_while(|id| **id != ask.listing).skip(1);
         later.find(|id| asset.any_quote || self.catalogue.listing(**id).quote == this.quote).copied()
     }
-}
-
-/// Starts the fetcher of one exchange.
-fn open(
-    row: &Arc<Row>,
-    mut reader: RestReader,
-    catalogue: &Arc<Catalogue>,
-    client: HttpsClient,
-    done: Sender<Outcome>,
-) -> Exchange {
-    let (urgent, mut urgent_asks) = mpsc::channel::<Ask>(QUEUE_LEN);
-    let (background, mut background_asks) = mpsc::channel::<Ask>(QUEUE_LEN);
-    let gap = row
-        .rest
-        .as_ref()
-        .map_or(Duration::ZERO, |rest| Duration::from_secs_f64(1.0 / f64::from(rest.per_second.max(1))));
-    let catalogue = Arc::clone(catalogue);
-    tokio::spawn(async move {
-        let permits = Arc::new(tokio::sync::Semaphore::new(FETCHES_MAX));
-        let (bodies, mut fetched) = mpsc::channel::<(Ask, Result<Bytes, String>)>(FETCHES_MAX);
-        let mut being_fetched = HashSet::new();
-        let mut next_at = tokio::time::Instant::now();
-        loop {
-            let ask = tokio::select! {
-                biased;
-                Some((ask, body)) = fetched.recv() => {
-                    being_fetched.remove(&ask.listing);
-                    let received = RealClock.now().unix;
-                    let result = body.and_then(|body| {
-                        reader.read(&body, ask.listing, received).map_err(|e| e.to_string())
-                    });
-                    if done.send(Outcome { ask, result }).await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-                ask = next_ask(&permits, next_at, &mut urgent_asks, &mut background_asks) => ask,
-            };
-            let Some((ask, permit)) = ask else { return };
-            if !being_fetched.insert(ask.listing) && ask.live.is_none() {
-                // What is on its way serves this one too.
-                continue;
-            }
-            next_at = tokio::time::Instant::now() + gap;
-            let url = reader.url(&catalogue.listing(ask.listing).symbol);
-            let (client, bodies) = (client.clone(), bodies.clone());
-            tokio::spawn(async move {
-                let body = match tokio::time::timeout(FETCH_MAX, fetch(&client, &url)).await {
-                    Ok(body) => body.map_err(|why| format!("{url}: {why}")),
-                    Err(_) => Err(format!("{url}: no answer within {} s", FETCH_MAX.as_secs())),
-                };
-                // The exchange's task ends only with the process.
-                let _gone = bodies.send((ask, body)).await;
-                drop(permit);
-            });
-        }
-    });
-    Exchange { urgent, background }
-}
-
-/// The next wish, once the exchange's pace allows it: urgent ones first.
-async fn next_ask(
-    permits: &Arc<tokio::sync::Semaphore>,
-    next_at: tokio::time::Instant,
-    urgent: &mut Receiver<Ask>,
-    background: &mut Receiver<Ask>,
-) -> Option<(Ask, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
-    tokio::time::sleep_until(next_at).await;
-    let ask = tokio::select! {
-        biased;
-        ask = urgent.recv() => ask,
-        ask = background.recv() => ask,
-    };
-    ask.map(|ask| (ask, permit))
-}
-
-fn client(tls: &Arc<rustls::ClientConfig>) -> HttpsClient {
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(rustls::ClientConfig::clone(tls))
-        .https_or_http()
-        .enable_http1()
-        .build();
-    Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector)
-}
-
-async fn fetch(client: &HttpsClient, url: &str) -> Result<Bytes, String> {
-    let uri: Uri = url.parse().map_err(|e| format!("not a URL: {e}"))?;
-    let request = Request::get(uri)
-        .header("user-agent", concat!("beast/", env!("CARGO_PKG_VERSION")))
-        .header("accept", "application/json")
-        .body(Empty::new())
-        .map_err(|e| e.to_string())?;
-    let response = client.request(request).await.map_err(|e| chain(&e))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), BODY_LEN_MAX).collect().await;
-    let body = body.map_err(|e| e.to_string())?.to_bytes();
-    if status.is_success() { Ok(body) } else { Err(format!("status {status}")) }
-}
-
-/// An error with what caused it: hyper's own words are too short to act on.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
 }

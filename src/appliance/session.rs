@@ -192,7 +192,7 @@ impl FeedGuest {
             let Identity { session, connection, .. } = self.identity;
             let live = Some(Confirmation::Live { session, connection });
             // A full queue means that REST has enough to do; the listing then waits for a trade.
-            let _full = self.asks.try_send(Ask { listing, exact: true, urgent: false, live });
+            let _full = self.asks.try_send(Ask { listing, exact: true, urgent: false, live, tries: 0 });
         }
         self.prime_at = MonoNs::NEVER;
     }

@@ -216,6 +216,7 @@ impl Appliance {
                 cache_ttl: Duration::from_secs(config.rest.cache_ttl_s),
                 counts: Arc::new(RestCounts::default()),
                 tls,
+                unconfirmed: Vec::new(),
             },
             asks: asked,
             prewarm: config.rest.prewarm,
