@@ -1,0 +1,69 @@
+//! Figures: every number on a page is looked up in the run's JSON by its path and says so, so that a
+//! page cannot say what its JSON does not.
+
+use serde_json::Value;
+
+use super::format;
+use crate::load::result::RunResult;
+
+/// A run on a page.
+pub(super) struct Subject<'a> {
+    pub(super) run: &'a RunResult,
+    /// Its JSON.
+    value: Value,
+    /// Its place among the runs of the page.
+    pub(super) index: usize,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn new(index: usize, run: &'a RunResult) -> serde_json::Result<Self> {
+        Ok(Self { run, value: serde_json::to_value(run)?, index })
+    }
+
+    /// The number at that path of the JSON, as `text` puts it; a dash where there is none.
+    pub(super) fn figure(&self, path: &str, text: fn(f64) -> String) -> String {
+        match self.value.pointer(path) {
+            Some(Value::Number(number)) => format!(
+                "<data{} value=\"{number}\" data-run=\"{}\" data-at=\"{}\">{}</data>",
+                if number.as_f64() == Some(0.0) { " class=\"zero\"" } else { "" },
+                self.index,
+                format::escaped(path),
+                format::escaped(&text(number.as_f64().unwrap_or(f64::NAN)))
+            ),
+            _ => "<span class=\"none\">–</span>".to_owned(),
+        }
+    }
+
+    pub(super) fn time(&self, path: &str) -> String {
+        self.figure(path, format::time)
+    }
+
+    pub(super) fn count(&self, path: &str) -> String {
+        self.figure(path, format::count)
+    }
+
+    pub(super) fn rate(&self, path: &str) -> String {
+        self.figure(path, format::rate)
+    }
+
+    pub(super) fn share(&self, path: &str) -> String {
+        self.figure(path, format::share)
+    }
+
+    /// The name of the run, and its colour where there are several.
+    pub(super) fn name(&self) -> String {
+        format::escaped(&self.run.name)
+    }
+
+    /// Right answers a second over the measured time.
+    pub(super) fn answers_per_s(&self) -> f64 {
+        let measured_s: f64 = self.run.intervals.iter().map(|interval| interval.length_s).sum();
+        let seconds = if measured_s > 0.0 { measured_s } else { self.run.duration_s };
+        if seconds > 0.0 { self.run.counts.answered as f64 / seconds } else { 0.0 }
+    }
+}
+
+/// A verdict as a badge.
+pub(super) fn badge(pass: bool) -> &'static str {
+    if pass { "<b class=\"badge pass\">pass</b>" } else { "<b class=\"badge fail\">fail</b>" }
+}
