@@ -44,6 +44,11 @@ install_packages() {
   local missing=()
   command -v cc >/dev/null || missing+=(gcc)
   [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+  if [ "$mode" = full ]; then
+    # Tests open a report's page in a browser, and read its histograms with Python.
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium fonts-dejavu-core)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
+  fi
   # What the settings of a machine are read, changed and checked with.
   PATH=$PATH:/usr/sbin:/sbin
   command -v shellcheck >/dev/null || missing+=(shellcheck)
@@ -77,8 +82,17 @@ check_toolchain() {
   done
 }
 
+# An implementation of HdrHistogram that is not ours, where tests look for it.
+install_hdrhistogram() {
+  local folder="${CARGO_TARGET_DIR:-target}/tools/hdrhistogram"
+  "$folder/bin/python" -c 'import hdrh.log' 2>/dev/null && return 0
+  stage "install hdrhistogram for Python" 300 sh -c \
+    'python3 -m venv --clear "$0" && "$0/bin/pip" install --quiet --disable-pip-version-check hdrhistogram' "$folder"
+}
+
 install_packages
 check_toolchain
+[ "$mode" = quick ] || install_hdrhistogram
 
 stage "format" 60 cargo fmt --check
 # The stages take from the driver what these two say is not set or not used.

@@ -15,6 +15,7 @@ mod flights;
 mod http;
 pub mod latency;
 pub mod machine;
+pub mod report;
 mod requests;
 pub mod result;
 mod tally;

@@ -32,6 +32,7 @@ pub(super) fn time(ns: f64) -> String {
 /// A length of a run in seconds.
 pub(super) fn seconds(s: f64) -> String {
     match s {
+        s if s < 1.0 => time(s * 1e9),
         s if s < 120.0 => three(s, "s"),
         s if s < 7_200.0 => format!("{:.0} min {:02.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
         s => format!("{:.0} h {:02.0} min", (s / 3_600.0).floor(), (s % 3_600.0 / 60.0).floor()),
@@ -66,7 +67,8 @@ pub(super) fn rate(per_s: f64) -> String {
 /// A round number for the mark of an axis: no digits that say nothing.
 pub(super) fn short(text: &str) -> String {
     let (number, unit) = text.split_once(' ').unwrap_or((text, ""));
-    let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    let number =
+        if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
     if unit.is_empty() { number.to_owned() } else { format!("{number} {unit}") }
 }
 
@@ -86,7 +88,11 @@ pub(super) fn rate_mark(per_s: f64) -> String {
 
 /// Seconds at the mark of an axis.
 pub(super) fn seconds_mark(s: f64) -> String {
-    if s < 120.0 { short(&seconds(s)) } else { seconds(s) }
+    match s {
+        0.0 => "0 s".to_owned(),
+        s if s < 120.0 => short(&seconds(s)),
+        s => seconds(s),
+    }
 }
 
 /// A part of a whole.
@@ -111,22 +117,6 @@ pub(super) fn bytes(n: f64) -> String {
         n if n < 1024.0 * 1024.0 * 1024.0 => three(n / 1024.0 / 1024.0, "MiB"),
         n => three(n / 1024.0 / 1024.0 / 1024.0, "GiB"),
     }
-}
-
-/// A moment of UTC: `2026-11-20 19:05:02 UTC`.
-pub(super) fn moment(unix_ms: u64) -> String {
-    let (days, second) = (unix_ms / 86_400_000, unix_ms / 1_000 % 86_400);
-    // Civil from days (proleptic Gregorian), with years that begin in March.
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 /// Three digits that matter, and a unit.
@@ -156,17 +146,9 @@ mod tests {
         );
         assert_eq!([time_mark(20e6), time_mark(2.5e3), time_mark(200.0)], ["20 ms", "2.5 µs", "200 ns"]);
         assert_eq!([rate_mark(0.0), rate_mark(5_000.0), rate_mark(1.5e5)], ["0", "5 k/s", "150 k/s"]);
-        assert_eq!([seconds_mark(0.0), seconds_mark(2.5), seconds_mark(600.0)], ["0 s", "2.5 s", "10 min 00 s"]);
+        assert_eq!([seconds(0.0), seconds_mark(2.5), seconds_mark(600.0)], ["0 ns", "2.5 s", "10 min 00 s"]);
         assert_eq!(bytes(47.0 * 1_048_576.0), "47.0 MiB");
         assert_eq!([seconds(30.0), seconds(125.0), seconds(7_260.0)], ["30.0 s", "2 min 05 s", "2 h 01 min"]);
-    }
-
-    #[test]
-    fn moments_are_of_the_calendar() {
-        assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(moment(1_763_650_000_123), "2025-11-20 14:46:40 UTC");
-        assert_eq!(moment(951_782_400_000), "2000-02-29 00:00:00 UTC");
-        assert_eq!(moment(4_107_542_399_000), "2100-02-28 23:59:59 UTC");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::figure::{Subject, badge};
 use super::format::{self, escaped};
 use super::plots::PERCENTILES;
 use crate::load::result::{LoopKind, RunResult};
+use crate::time::calendar::date_time;
 
 /// Title, what was done, and the verdict.
 pub(super) fn header(subjects: &[Subject<'_>]) -> String {
@@ -59,12 +60,12 @@ fn done(run: &RunResult) -> String {
     let things = if setup.protocol == "http" { "connections" } else { "sockets" };
     let _ = write!(
         text,
-        ", {} {things} on {} {}, {}, {}",
+        ", {} {things} on {} {}, {}, {} UTC",
         format::count(setup.sockets as f64),
         setup.threads,
         if setup.threads == 1 { "thread" } else { "threads" },
         format::seconds(run.duration_s),
-        format::moment(run.started_unix_ms)
+        date_time(run.started_unix_ms / 1_000, ' ')
     );
     text
 }
