@@ -69,6 +69,15 @@ pub const FIRST_SIGHTINGS_PER_SECOND: u32 = 10_000;
 /// Such tokens at once, after a pause: enough for a thousand clients that all come back together.
 pub const FIRST_SIGHTINGS_BURST: u32 = 1_000;
 
+/// Fewest limited keys a process has room for between start and end; there is room for four times as
+/// many as there are at the start. Each takes a cache line: a megabyte.
+pub const LIMITED_KEYS_MIN: usize = 16_384;
+
+/// What all shards hold of a key's allowance in leases is at most one part in so many of it: 0.4 %,
+/// because 1 % is promised and a limit may err to both sides. Higher wastes exchanges on the shared
+/// line, of which a key at its full rate costs at most so many a second and shard.
+pub const LEASE_PARTS: u64 = 256;
+
 /// Requests of one shard that may wait for a REST price at a time; further ones are `overloaded`.
 pub const WAITING_MAX: usize = 1_024;
 
@@ -86,6 +95,8 @@ pub const TRADE_AHEAD_NS_MAX: u64 = 5_000_000_000;
 pub const SOCKET_BUFFER_LEN: usize = 32 << 20;
 
 const _: () = assert!(V1_HEAD_LEN_MAX < UDP_PAYLOAD_MAX);
+const _: () = assert!(LIMITED_KEYS_MIN.is_power_of_two());
+const _: () = assert!(LEASE_PARTS > 100);
 const _: () = assert!(RECV_BATCH_LEN.is_power_of_two());
 const _: () = assert!(
     52 + SYMBOL_LEN + CURRENCY_LEN + PRICE_TEXT_LEN_MAX + EXCHANGE_NAME_LEN_MAX + 6 + 20 <= V1_HEAD_LEN_MAX

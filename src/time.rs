@@ -45,6 +45,9 @@ impl MonoNs {
 }
 
 impl UnixNs {
+    /// An instant that never comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// From milliseconds since the Unix epoch; `None` beyond the year 2554.
     #[must_use]
     pub fn from_ms(ms: u64) -> Option<Self> {

@@ -14,7 +14,7 @@ use beast::price::{
     TradeKey,
 };
 use beast::shard::{Answerer, NoRest, Ready, ShardSecrets};
-use beast::time::{Clock, MonoNs, RealClock};
+use beast::time::{Clock, MonoNs, RealClock, UnixNs};
 use beast::wire::v2;
 
 const ASSETS: usize = 150;
@@ -56,6 +56,7 @@ pub fn answerer(token: &Token) -> io::Result<Answerer> {
         tier: AccountTier { name: "partner".into(), unlimited: true, qps: 0, burst: 0, monthly: None },
         networks: vec![],
         admin: false,
+        expires: UnixNs::NEVER,
     };
     let catalogue = Arc::new(catalogue()?);
     let mut answerer = Answerer::new(

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Network, SecretHash, V2Key};
+use crate::time::UnixNs;
 
 /// A live key.
 #[derive(Clone, Debug)]
@@ -27,6 +28,17 @@ pub struct Key {
     pub networks: Vec<Network>,
     /// Whether its reports show every key's usage and not only its own.
     pub admin: bool,
+    /// From when on it may not be used any more; see [`UnixNs::NEVER`].
+    pub expires: UnixNs,
+}
+
+/// What one limited key is held to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyLimit {
+    /// The key's persistent number.
+    pub number: u32,
+    /// Its tier.
+    pub tier: Tier,
 }
 
 /// What a key may use.
@@ -57,6 +69,10 @@ pub struct KeyTable {
     shift: u32,
     seed: u64,
     generation: u64,
+    /// Of every limited key once, by rising number.
+    limits: Vec<KeyLimit>,
+    /// For each key its position in `limits`, `EMPTY` for none.
+    limit_of: Vec<u32>,
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -93,12 +109,15 @@ impl KeyTable {
     pub fn new(keys: Vec<Key>) -> Self {
         static GENERATION: AtomicU64 = AtomicU64::new(0);
         let len = (keys.len().max(1) * 4).next_power_of_two();
+        let (limits, limit_of) = limits(&keys);
         let mut table = Self {
             slots: vec![(0, EMPTY); len],
             shift: 64 - len.trailing_zeros(),
             // Random, so that nobody can choose ids that lie on one heap. Changes no answer.
             seed: RandomState::new().hash_one(0),
             generation: GENERATION.fetch_add(1, Ordering::Relaxed),
+            limits,
+            limit_of,
             keys,
         };
         for (index, key) in (0_u32..).zip(&table.keys) {
@@ -132,6 +151,20 @@ impl KeyTable {
         &self.keys
     }
 
+    /// What limited keys are held to, each key once, by rising number. During a rotation two keys of
+    /// the table have one number, and share one allowance.
+    #[must_use]
+    pub fn limits(&self) -> &[KeyLimit] {
+        &self.limits
+    }
+
+    /// Position in [`limits`](Self::limits) of what a key is held to; `None` without limits.
+    #[must_use]
+    #[inline]
+    pub fn limit_of(&self, index: KeyIndex) -> Option<usize> {
+        self.limit_of.get(index.index()).filter(|at| **at != EMPTY).map(|at| *at as usize)
+    }
+
     /// Differs between any two tables of a process that were made apart.
     pub(super) fn generation(&self) -> u64 {
         self.generation
@@ -144,6 +177,21 @@ impl KeyTable {
         let product = u128::from(public_id ^ self.seed) * 0x9e37_79b9_7f4a_7c15;
         (((product as u64) ^ (product >> 64) as u64) >> self.shift) as usize
     }
+}
+
+/// The limits of all limited keys by rising number, and where among them each key's stands.
+fn limits(keys: &[Key]) -> (Vec<KeyLimit>, Vec<u32>) {
+    let limited = keys.iter().filter(|key| !key.tier.unlimited);
+    let mut limits: Vec<KeyLimit> =
+        limited.map(|key| KeyLimit { number: key.number, tier: key.tier.clone() }).collect();
+    limits.sort_by_key(|limit| limit.number);
+    limits.dedup_by_key(|limit| limit.number);
+    let place = |key: &Key| {
+        let found = limits.binary_search_by_key(&key.number, |limit| limit.number);
+        found.ok().filter(|_| !key.tier.unlimited).and_then(|at| u32::try_from(at).ok()).unwrap_or(EMPTY)
+    };
+    let limit_of = keys.iter().map(place).collect();
+    (limits, limit_of)
 }
 
 /// The slot that holds `public_id`, or the empty one where it would stand.
@@ -176,6 +224,7 @@ pub(super) mod tests {
             tier: Tier { name: "basic".to_owned(), unlimited: false, qps: 1, burst: 1, monthly: None },
             networks: Vec::new(),
             admin: false,
+            expires: UnixNs::NEVER,
         }
     }
 

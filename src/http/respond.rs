@@ -97,14 +97,30 @@ statuses! {
     ServiceUnavailable = 503 "Service Unavailable";
 }
 
-/// Where a key stands with its limit: the `ratelimit-…` headers.
+/// Where a key stands with its limits: the headers `ratelimit-policy` and `ratelimit`, in the form of
+/// draft-ietf-httpapi-ratelimit-headers-10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     /// Requests allowed in the window.
-    pub limit: u64,
+    pub quota: u64,
+    /// The window, in seconds.
+    pub window_s: u64,
     /// Requests left in it.
     pub remaining: u64,
     /// Seconds until it is full again.
+    pub reset_s: u64,
+    /// The calendar month, where it is capped.
+    pub month: Option<MonthLimit>,
+}
+
+/// Where a key stands with its month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MonthLimit {
+    /// Requests allowed in a month.
+    pub quota: u64,
+    /// Requests left in this one.
+    pub remaining: u64,
+    /// Seconds until it ends.
     pub reset_s: u64,
 }
 
@@ -113,7 +129,7 @@ pub struct RateLimit {
 pub struct Extra<'a> {
     /// `retry-after`, in seconds.
     pub retry_after_s: Option<u64>,
-    /// `ratelimit-limit`, `-remaining` and `-reset`.
+    /// `ratelimit-policy` and `ratelimit`.
     pub rate_limit: Option<RateLimit>,
     /// `allow`, on 405: the methods of the path, separated by commas.
     pub allow: Option<&'a str>,
@@ -121,8 +137,8 @@ pub struct Extra<'a> {
 
 /// Appends a 200 with this body.
 #[inline]
-pub fn ok(out: &mut Vec<u8>, reply: Reply, body: &[u8]) {
-    ok_head(out, reply, body.len());
+pub fn ok(out: &mut Vec<u8>, reply: Reply, rate_limit: Option<&RateLimit>, body: &[u8]) {
+    ok_head(out, reply, rate_limit, body.len());
     if !reply.without_body {
         out.extend_from_slice(body);
     }
@@ -131,10 +147,13 @@ pub fn ok(out: &mut Vec<u8>, reply: Reply, body: &[u8]) {
 /// Appends the head of a 200 whose body of exactly `body_len` bytes the caller appends next, unless
 /// [`Reply::without_body`].
 #[inline]
-pub fn ok_head(out: &mut Vec<u8>, reply: Reply, body_len: usize) {
+pub fn ok_head(out: &mut Vec<u8>, reply: Reply, rate_limit: Option<&RateLimit>, body_len: usize) {
     out.reserve(HEAD_LEN_MAX + body_len);
     out.extend_from_slice(Status::Ok.head());
     framing(out, reply);
+    if let Some(rate_limit) = rate_limit {
+        rate_limit_fields(out, rate_limit);
+    }
     length(out, body_len);
 }
 
@@ -207,17 +226,17 @@ pub fn preflight(out: &mut Vec<u8>, reply: Reply) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Room for the longest head: status line and constant headers (120), CORS (160), connection (25),
-/// retry-after and three rate-limit headers of 20 digits each (180), allow and length (60).
-const HEAD_LEN_MAX: usize = 545;
+/// Room for the longest head: status line and constant headers (120), CORS (110), connection (25),
+/// retry-after (35), what is constant of the rate-limit headers (90) and their seven numbers of 20
+/// digits each (140), allow and length (80).
+const HEAD_LEN_MAX: usize = 600;
 
 #[inline]
 fn framing(out: &mut Vec<u8>, reply: Reply) {
     if reply.cors {
         out.extend_from_slice(
             b"access-control-allow-origin: *\r\n\
-            access-control-expose-headers: retry-after, ratelimit-limit, ratelimit-remaining, \
-            ratelimit-reset\r\n",
+            access-control-expose-headers: retry-after, ratelimit, ratelimit-policy\r\n",
         );
     }
     match reply.connection {
@@ -231,16 +250,34 @@ fn extras(out: &mut Vec<u8>, extra: Extra<'_>) {
     if let Some(seconds) = extra.retry_after_s {
         field(out, b"retry-after: ", seconds);
     }
-    if let Some(RateLimit { limit, remaining, reset_s }) = extra.rate_limit {
-        field(out, b"ratelimit-limit: ", limit);
-        field(out, b"ratelimit-remaining: ", remaining);
-        field(out, b"ratelimit-reset: ", reset_s);
+    if let Some(rate_limit) = &extra.rate_limit {
+        rate_limit_fields(out, rate_limit);
     }
     if let Some(methods) = extra.allow {
         out.extend_from_slice(b"allow: ");
         out.extend_from_slice(methods.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+}
+
+fn rate_limit_fields(out: &mut Vec<u8>, rate: &RateLimit) {
+    part(out, b"ratelimit-policy: \"rate\";q=", rate.quota);
+    part(out, b";w=", rate.window_s);
+    if let Some(month) = &rate.month {
+        part(out, b", \"month\";q=", month.quota);
+    }
+    part(out, b"\r\nratelimit: \"rate\";r=", rate.remaining);
+    part(out, b";t=", rate.reset_s);
+    if let Some(month) = &rate.month {
+        part(out, b", \"month\";r=", month.remaining);
+        part(out, b";t=", month.reset_s);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn part(out: &mut Vec<u8>, text: &[u8], value: u64) {
+    out.extend_from_slice(text);
+    number(out, value);
 }
 
 fn field(out: &mut Vec<u8>, name: &[u8], value: u64) {
@@ -310,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_price_is_answered_in_exactly_these_bytes() {
-        let text = written(|out| ok(out, REPLY, b"{\"a\":1}"));
+        let text = written(|out| ok(out, REPLY, None, b"{\"a\":1}"));
         assert_eq!(
             text,
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
@@ -322,7 +359,7 @@ mod tests {
     fn an_answer_to_head_has_the_length_and_no_body() {
         let reply = Reply { without_body: true, ..REPLY };
         for text in [
-            written(|out| ok(out, reply, &[b'x'; 1_234])),
+            written(|out| ok(out, reply, None, &[b'x'; 1_234])),
             written(|out| {
                 let body = open(out, reply, Status::Ok, Extra::default());
                 out.extend_from_slice(&[b'x'; 1_234]);
@@ -336,8 +373,9 @@ mod tests {
 
     #[test]
     fn the_connection_header_appears_where_it_is_needed() {
-        let connection =
-            |connection| header(&written(|out| ok(out, Reply { connection, ..REPLY }, b"")), "connection");
+        let connection = |connection| {
+            header(&written(|out| ok(out, Reply { connection, ..REPLY }, None, b"")), "connection")
+        };
         assert_eq!(connection(Connection::KeepAlive), None);
         assert_eq!(connection(Connection::KeepAliveAnnounced).as_deref(), Some("keep-alive"));
         assert_eq!(connection(Connection::Close).as_deref(), Some("close"));
@@ -346,7 +384,10 @@ mod tests {
 
     #[test]
     fn refusals_carry_their_headers_and_a_json_body() {
-        let rate_limit = Some(RateLimit { limit: u64::MAX, remaining: 0, reset_s: 1 });
+        let most = u64::MAX;
+        let month = Some(MonthLimit { quota: most, remaining: most, reset_s: most });
+        let rate_limit =
+            Some(RateLimit { quota: most, window_s: most, remaining: most, reset_s: most, month });
         let extra = Extra { retry_after_s: Some(2), rate_limit, allow: Some("GET, HEAD") };
         let reply = Reply { cors: true, ..REPLY };
         let text =
@@ -358,15 +399,30 @@ mod tests {
         for (name, value) in [
             ("content-length", body.len().to_string().as_str()),
             ("retry-after", "2"),
-            ("ratelimit-limit", "18446744073709551615"),
-            ("ratelimit-remaining", "0"),
-            ("ratelimit-reset", "1"),
+            (
+                "ratelimit-policy",
+                "\"rate\";q=18446744073709551615;w=18446744073709551615, \"month\";q=18446744073709551615",
+            ),
+            (
+                "ratelimit",
+                "\"rate\";r=18446744073709551615;t=18446744073709551615, \
+                 \"month\";r=18446744073709551615;t=18446744073709551615",
+            ),
             ("allow", "GET, HEAD"),
             ("access-control-allow-origin", "*"),
         ] {
             assert_eq!(header(&text, name).as_deref(), Some(value), "{name}");
         }
         assert!(text.len() - body.len() <= HEAD_LEN_MAX);
+    }
+
+    #[test]
+    fn an_answer_may_say_where_its_key_stands() {
+        let rate = RateLimit { quota: 200, window_s: 2, remaining: 150, reset_s: 1, month: None };
+        let text = written(|out| ok(out, REPLY, Some(&rate), b"{}"));
+        assert_eq!(header(&text, "ratelimit-policy").as_deref(), Some("\"rate\";q=200;w=2"));
+        assert_eq!(header(&text, "ratelimit").as_deref(), Some("\"rate\";r=150;t=1"));
+        assert_eq!(parsed(&text).2, "{}");
     }
 
     #[test]
@@ -394,7 +450,7 @@ mod tests {
         let capacity = out.capacity();
         for len in [0, 9, 10, 999] {
             out.clear();
-            ok(&mut out, REPLY, &vec![b'x'; len]);
+            ok(&mut out, REPLY, None, &vec![b'x'; len]);
             let text = String::from_utf8(out.clone()).unwrap();
             assert_eq!(header(&text, "content-length"), Some(len.to_string()));
             assert_eq!(parsed(&text).2.len(), len);

@@ -2,10 +2,13 @@
 //! in sight; UDP v1, UDP v2 and HTTP meet here.
 //!
 //! ```text
-//!   bytes ─► parse ─► key or tag ─► asset ─► board, by rule ─► record ─► answer bytes
-//!              │          │           │            │ stale         │ no room
-//!              └──────────┴───────────┴── refuse ◄─┴─► wait        └─► overloaded
+//!   bytes ─► parse ─► key or tag ─► rate ─► asset ─► board, by rule ─► month ─► record ─► answer bytes
+//!              │          │          │        │            │ stale       │         │ no room
+//!              └──────────┴──────────┴────────┴── refuse ◄─┴─► wait      └─ refuse └─► overloaded
 //! ```
+//!
+//! Every request with a valid key counts against the key's rate, once, whatever comes of it; only one
+//! that is answered counts against its month. A month that is used up is refused where the rate is.
 //!
 //! Every request ends in exactly one counter. One that waits is asked again with
 //! [`Attempt::Again`] when a price comes and with [`Attempt::Last`] at its deadline; it was counted
@@ -16,7 +19,7 @@ use std::sync::Arc;
 use super::counters::{Counter, Counters};
 use super::links::{Drained, Inbox};
 use super::ready::Ready;
-use crate::account::{KeyTable, Recognizer, ReplyBudget};
+use crate::account::{Allowances, KeyIndex, KeyTable, Limited, Limiter, Recognizer, ReplyBudget};
 use crate::ledger::{Record, RecordId, RequestId, Segment, Transport};
 use crate::price::{Board, Catalogue, ExchangeId, ListingId, Selection, Symbol};
 use crate::time::{MonoNs, Now};
@@ -75,6 +78,7 @@ pub struct Answerer {
     board: Board<Ready>,
     keys: Box<KeyTable>,
     recognizer: Recognizer,
+    limiter: Limiter,
     segment: Segment,
     budget: ReplyBudget,
     rest: Box<dyn AskRest + Send>,
@@ -141,6 +145,7 @@ impl Answerer {
             board: Board::new(&catalogue),
             counters: Counters::default(),
             recognizer: Recognizer::new(secrets.recognizer, &keys),
+            limiter: Limiter::new(Arc::new(Allowances::new(0)), 1, &keys),
             keys,
             segment,
             budget: ReplyBudget::new(secrets.budget),
@@ -171,9 +176,16 @@ impl Answerer {
         self.budget.share(shards);
     }
 
+    /// Shares the allowances of limited keys with other shards; `shards` is how many share them, this
+    /// one with them. Before it is called they are the shard's own.
+    pub fn share_limits(&mut self, allowances: Arc<Allowances>, shards: usize) {
+        self.limiter = Limiter::new(allowances, shards, &self.keys);
+    }
+
     /// Takes a new table of keys; returns the old one, to be dropped elsewhere.
     pub fn replace_keys(&mut self, keys: Box<KeyTable>) -> Box<KeyTable> {
         self.recognizer.table_replaced(&self.keys, &keys);
+        self.limiter.table_replaced(&keys);
         std::mem::replace(&mut self.keys, keys)
     }
 
@@ -245,25 +257,71 @@ impl Answerer {
         (0..self.catalogue.assets().len()).filter(fresh).count()
     }
 
-    /// Writes down an answer; `None` when it cannot be accounted for and must not be sent.
+    /// Charges and writes down an answer. When that fails it must not be sent.
     #[inline]
-    fn record(&mut self, now: Now, entry: Entry<'_>) -> Option<RecordId> {
-        self.segment.append(Record {
+    fn record(&mut self, now: Now, entry: Entry<'_>) -> Result<RecordId, Denied> {
+        self.limiter.charge(&self.keys, entry.caller.index, now)?;
+        let record = Record {
             time: now.unix,
-            key: entry.key,
+            key: entry.caller.number,
             asset: entry.asset,
             assets: entry.assets,
             exchange: entry.exchange,
             transport: entry.transport,
             request: RequestId::new(entry.id),
             ..Record::EMPTY
-        })
+        };
+        let appended = self.segment.append(record);
+        if appended.is_none() {
+            self.limiter.discharge(&self.keys, entry.caller.index);
+        }
+        appended.ok_or(Denied::NO_ROOM)
+    }
+
+    /// Counts a request against its key's rate, the first time it is looked at.
+    #[inline]
+    fn admit(&mut self, now: Now, caller: Caller, attempt: Attempt) -> Result<(), Denied> {
+        if attempt != Attempt::First {
+            return Ok(());
+        }
+        Ok(self.limiter.admit(&self.keys, caller.index, now)?)
+    }
+}
+
+/// Whose valid key a request came with.
+#[derive(Clone, Copy)]
+struct Caller {
+    /// The key's persistent number.
+    number: u32,
+    /// Where it stands in the table.
+    index: KeyIndex,
+}
+
+/// Why somebody with a valid key gets no answer although there may be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Denied {
+    code: ErrorCode,
+    /// When to come again; 0 says nothing.
+    retry_after_ns: u64,
+}
+
+impl Denied {
+    const NO_ROOM: Self = Self { code: ErrorCode::Overloaded, retry_after_ns: 0 };
+}
+
+impl From<Limited> for Denied {
+    fn from(limited: Limited) -> Self {
+        match limited {
+            Limited::Rate(retry_after_ns) => Self { code: ErrorCode::RateLimited, retry_after_ns },
+            Limited::Month(retry_after_ns) => Self { code: ErrorCode::MonthlyLimit, retry_after_ns },
+            Limited::NoSlot => Self::NO_ROOM,
+        }
     }
 }
 
 /// What is written down about an answer, as far as the request and the board tell it.
 struct Entry<'a> {
-    key: u32,
+    caller: Caller,
     asset: u16,
     assets: u16,
     exchange: u8,

@@ -6,7 +6,7 @@ use super::db::{Db, DbError, Row, Value, database};
 use super::instance_key::{InstanceKey, V2Pair};
 use super::{Store, StoreError};
 use crate::account::{Key, Network, PUBLIC_TEXT_LEN, SecretHash, TOKEN_LEN, Tier, Token, public_text};
-use crate::time::{Clock as _, RealClock, calendar};
+use crate::time::{Clock as _, RealClock, UnixNs, calendar};
 
 const NAME_LEN_MAX: usize = 64;
 const NOTE_LEN_MAX: usize = 200;
@@ -302,6 +302,7 @@ fn live_key(row: &Row, instance_key: &InstanceKey) -> Result<Key, StoreError> {
         },
         networks: networks.map_err(|error| damaged(error.to_string()))?,
         admin: row.int::<i64>(11).map_err(field)? != 0,
+        expires: UnixNs::NEVER,
     })
 }
 

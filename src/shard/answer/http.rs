@@ -1,9 +1,9 @@
 //! Answers to HTTP requests.
 
-use super::{Answerer, Attempt, Entry, Found, Fresh};
-use crate::account::Unrecognized;
+use super::{Answerer, Attempt, Caller, Denied, Entry, Found, Fresh};
+use crate::account::{Standing, Unrecognized};
 use crate::http::head::{Method, Reject, Request};
-use crate::http::respond::{self, Extra, Reply, Status};
+use crate::http::respond::{self, Extra, MonthLimit, RateLimit, Reply, Status};
 use crate::ledger::Transport;
 use crate::limits::{ASSETS_PER_REQUEST_MAX, V1_HEAD_LEN_MAX};
 use crate::price::{Catalogue, ListingId, Symbol};
@@ -34,11 +34,12 @@ struct Refusal {
     message: &'static str,
     allow: Option<&'static str>,
     retry_after_s: Option<u64>,
+    rate_limit: Option<RateLimit>,
 }
 
 impl Refusal {
     const fn new(counter: Counter, status: Status, error: &'static str, message: &'static str) -> Self {
-        Self { counter, status, error, message, allow: None, retry_after_s: None }
+        Self { counter, status, error, message, allow: None, retry_after_s: None, rate_limit: None }
     }
 
     const fn bad(message: &'static str) -> Self {
@@ -76,6 +77,18 @@ const OVERLOADED: Refusal = Refusal {
         "the server cannot take the request just now",
     )
 };
+const RATE_LIMITED: Refusal = Refusal::new(
+    Counter::HttpRateLimited,
+    Status::TooManyRequests,
+    "rate_limited",
+    "over the rate of this key; wait as Retry-After says",
+);
+const MONTHLY_LIMIT: Refusal = Refusal::new(
+    Counter::HttpMonthlyLimit,
+    Status::TooManyRequests,
+    "monthly_limit",
+    "this key has used up its month, which ends at midnight UTC",
+);
 const METHOD: Refusal = Refusal {
     allow: Some("GET, HEAD, OPTIONS"),
     ..Refusal::new(
@@ -122,12 +135,12 @@ impl Answerer {
                     Err(refusal) => refusal,
                 },
                 b"/assets" => {
-                    respond::ok(out, reply, &self.assets_body);
+                    respond::ok(out, reply, None, &self.assets_body);
                     self.counters.add(Counter::HttpAnswered, 1);
                     return HttpVerdict::Done;
                 }
                 b"/exchanges" => {
-                    respond::ok(out, reply, &self.exchanges_body);
+                    respond::ok(out, reply, None, &self.exchanges_body);
                     self.counters.add(Counter::HttpAnswered, 1);
                     return HttpVerdict::Done;
                 }
@@ -154,19 +167,40 @@ impl Answerer {
     #[cold]
     fn refuse_http(&mut self, reply: Reply, out: &mut Vec<u8>, refusal: &Refusal) {
         self.counters.add(refusal.counter, 1);
-        let extra = Extra { retry_after_s: refusal.retry_after_s, rate_limit: None, allow: refusal.allow };
+        let Refusal { retry_after_s, rate_limit, allow, .. } = *refusal;
+        let extra = Extra { retry_after_s, rate_limit, allow };
         respond::error(out, reply, refusal.status, refusal.error, refusal.message, extra);
     }
 
-    /// The persistent number of the caller's key.
-    fn http_key(&mut self, now: Now, request: &Request<'_>) -> Result<u32, Refusal> {
+    /// Whose key a request came with, counted against its rate.
+    fn http_caller(&mut self, now: Now, request: &Request<'_>, attempt: Attempt) -> Result<Caller, Refusal> {
         let token = request.token.ok_or(UNAUTHORIZED)?;
         let index = self.recognizer.recognize(&self.keys, token, now.mono).map_err(|why| match why {
             Unrecognized::Unknown => UNAUTHORIZED,
             Unrecognized::Busy => OVERLOADED,
         })?;
-        let key = self.keys.key(index).ok_or(UNAUTHORIZED)?;
-        Ok(key.number)
+        let key = self.keys.key(index).filter(|key| now.unix < key.expires).ok_or(UNAUTHORIZED)?;
+        let caller = Caller { number: key.number, index };
+        self.admit(now, caller, attempt).map_err(|denied| self.denied_http(now, caller, denied))?;
+        Ok(caller)
+    }
+
+    /// The refusal of a key over its limits.
+    #[cold]
+    fn denied_http(&self, now: Now, caller: Caller, denied: Denied) -> Refusal {
+        let refusal = match denied.code {
+            ErrorCode::RateLimited => RATE_LIMITED,
+            ErrorCode::MonthlyLimit => MONTHLY_LIMIT,
+            _ => return OVERLOADED,
+        };
+        let retry_after_s = Some(seconds(denied.retry_after_ns).max(1));
+        Refusal { retry_after_s, rate_limit: self.rate_limit(now, caller, 0), ..refusal }
+    }
+
+    /// Where a limited key stands once `charged` more are counted against its month.
+    #[inline]
+    fn rate_limit(&self, now: Now, caller: Caller, charged: u64) -> Option<RateLimit> {
+        self.limiter.standing(&self.keys, caller.index, now).map(|standing| rate_limit(standing, charged))
     }
 
     fn price(
@@ -176,7 +210,7 @@ impl Answerer {
         out: &mut Vec<u8>,
         attempt: Attempt,
     ) -> Result<HttpVerdict, Refusal> {
-        let key = self.http_key(now, request)?;
+        let caller = self.http_caller(now, request, attempt)?;
         let (mut asset_room, mut source_room) = ([0; 64], [0; 64]);
         let asset = request.parameter("asset", &mut asset_room).map_err(|e| Refusal::bad(e.message()))?;
         let source = request.parameter("source", &mut source_room).map_err(|e| Refusal::bad(e.message()))?;
@@ -194,15 +228,16 @@ impl Answerer {
         };
         let Fresh { asset, exchange, ready } = fresh;
         let (start, reply) = (out.len(), request.reply());
-        respond::ok_head(out, reply, ready.head().len() + 1);
+        let rate_limit = self.rate_limit(now, caller, 1);
+        respond::ok_head(out, reply, rate_limit.as_ref(), ready.head().len() + 1);
         if !reply.without_body {
             out.extend_from_slice(ready.head());
             out.push(b'}');
         }
-        let entry = Entry { key, asset, assets: 1, exchange, transport: Transport::Http, id: id(request) };
-        if self.record(now, entry).is_none() {
+        let entry = Entry { caller, asset, assets: 1, exchange, transport: Transport::Http, id: id(request) };
+        if let Err(denied) = self.record(now, entry) {
             out.truncate(start);
-            return Err(OVERLOADED);
+            return Err(self.denied_http(now, caller, denied));
         }
         self.counters.add(Counter::HttpAnswered, 1);
         Ok(HttpVerdict::Done)
@@ -216,7 +251,7 @@ impl Answerer {
         attempt: Attempt,
     ) -> Result<HttpVerdict, Refusal> {
         const TOO_MANY: Refusal = Refusal::bad("more than 64 assets; ask in several requests");
-        let key = self.http_key(now, request)?;
+        let caller = self.http_caller(now, request, attempt)?;
         let (mut list_room, mut source_room) = ([0; PARAMETER_LEN_MAX], [0; 64]);
         let list = request.parameter("assets", &mut list_room).map_err(|e| Refusal::bad(e.message()))?;
         let source = request.parameter("source", &mut source_room).map_err(|e| Refusal::bad(e.message()))?;
@@ -268,17 +303,37 @@ impl Answerer {
             });
         let (asset, exchange) = first;
         let entry =
-            Entry { key, asset, assets: priced, exchange, transport: Transport::Http, id: id(request) };
-        let recorded = self.record(now, entry).is_some();
-        let body = written.filter(|_| recorded).and_then(|len| scratch.get(..len));
-        if let Some(body) = body {
-            respond::ok(out, request.reply(), body);
+            Entry { caller, asset, assets: priced, exchange, transport: Transport::Http, id: id(request) };
+        let body = written.and_then(|len| scratch.get(..len)).ok_or(Denied::NO_ROOM);
+        let done = body.and_then(|body| {
+            self.record(now, entry)?;
+            respond::ok(out, request.reply(), self.rate_limit(now, caller, 0).as_ref(), body);
             self.counters.add(Counter::HttpAnswered, 1);
-        }
-        let answered = body.is_some();
+            Ok(HttpVerdict::Done)
+        });
         self.scratch = scratch;
-        if answered { Ok(HttpVerdict::Done) } else { Err(OVERLOADED) }
+        done.map_err(|denied| self.denied_http(now, caller, denied))
     }
+}
+
+fn rate_limit(standing: Standing, charged: u64) -> RateLimit {
+    let month = standing.month.map(|(quota, left, end_ns)| MonthLimit {
+        quota,
+        remaining: left.saturating_sub(charged),
+        reset_s: seconds(end_ns),
+    });
+    RateLimit {
+        quota: standing.burst,
+        window_s: seconds(standing.burst_ns),
+        remaining: standing.left,
+        reset_s: seconds(standing.whole_ns),
+        month,
+    }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(ns: u64) -> u64 {
+    ns.div_ceil(1_000_000_000)
 }
 
 fn id<'a>(request: &Request<'a>) -> &'a [u8] {

@@ -61,6 +61,7 @@ pub(in crate::shard) fn answerer(rest: bool) -> (Answerer, Token) {
         tier: AccountTier { name: "partner".into(), unlimited: true, qps: 0, burst: 0, monthly: None },
         networks: vec![],
         admin: false,
+        expires: UnixNs::NEVER,
     };
     let secrets = ShardSecrets { recognizer: [1; 16], budget: [2; 16] };
     let keys = Box::new(KeyTable::new(vec![key]));
@@ -287,6 +288,7 @@ fn first_sightings_over_the_budget_are_overloaded_and_not_unauthorized() {
         tier: AccountTier { name: "partner".into(), unlimited: true, qps: 0, burst: 0, monthly: None },
         networks: vec![],
         admin: false,
+        expires: UnixNs::NEVER,
     };
     drop(answerer.replace_keys(Box::new(KeyTable::new((1..).zip(&tokens).map(key).collect()))));
     let ask = |token: &Token| format!(r#"{{"api_key":"{}","asset":"BTC"}}"#, token.reveal());

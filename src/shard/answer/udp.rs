@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Answerer, Attempt, Entry, Found, Fresh, Verdict};
+use super::{Answerer, Attempt, Caller, Denied, Entry, Found, Fresh, Verdict};
 use crate::account::Unrecognized;
 use crate::ledger::Transport;
 use crate::limits::UDP_PAYLOAD_MAX;
@@ -51,13 +51,15 @@ impl Answerer {
             Err(reject) => return self.reject(now, peer, request, room, reject),
         };
         let known = self.keys.by_public_id(view.key_id());
-        let Some(key) = known.and_then(|index| self.keys.key(index)) else {
+        let known = known.and_then(|index| Some((index, self.keys.key(index)?)));
+        let Some((index, key)) = known.filter(|(_, key)| now.unix < key.expires) else {
             return self.refuse_stranger(now, peer, request, room, ErrorCode::Unauthorized);
         };
         if !view.tag_valid(&v2::Key(key.v2_request.0)) {
             return self.refuse_stranger(now, peer, request, room, ErrorCode::Unauthorized);
         }
-        let (number, answer_key) = (key.number, v2::Key(key.v2_answer.0));
+        let answer_key = v2::Key(key.v2_answer.0);
+        let key = Caller { number: key.number, index };
         let caller = V2Caller { answer_key: &answer_key, request_id: view.request_id(), now };
         if attempt == Attempt::First && !v2::in_window(view.time_ms(), now.unix.ms()) {
             // A valid tag, but maybe an old one that somebody replays from a forged address.
@@ -65,6 +67,10 @@ impl Answerer {
                 return self.refuse_silently(ErrorCode::Expired);
             }
             return self.refuse_v2(&caller, room, ErrorCode::Expired);
+        }
+        // After the window, so that old requests that somebody replays use up nobody's rate.
+        if let Err(denied) = self.admit(now, key, attempt) {
+            return self.deny_v2(&caller, room, denied);
         }
         let fresh = match self.find(view.symbol(), view.exchange(), now) {
             Found::Fresh(fresh) => fresh,
@@ -79,9 +85,10 @@ impl Answerer {
         let Fresh { asset, exchange, .. } = fresh;
         let template = fresh.ready.v2;
         let id = caller.request_id.to_le_bytes();
-        let entry = Entry { key: number, asset, assets: 1, exchange, transport: Transport::UdpV2, id: &id };
-        let Some(record) = self.record(now, entry) else {
-            return self.refuse_v2(&caller, room, ErrorCode::Overloaded);
+        let entry = Entry { caller: key, asset, assets: 1, exchange, transport: Transport::UdpV2, id: &id };
+        let record = match self.record(now, entry) {
+            Ok(record) => record,
+            Err(denied) => return self.deny_v2(&caller, room, denied),
         };
         let record = v2::RecordId { epoch: record.epoch, shard: record.shard, sequence: record.sequence };
         match template.write(room, caller.request_id, record, caller.answer_key) {
@@ -102,8 +109,8 @@ impl Answerer {
             Ok(parsed) => parsed,
             Err(reject) => return self.reject(now, peer, request, room, reject),
         };
-        let number = match self.v1_key(now, peer, parsed.token()) {
-            Ok(number) => number,
+        let caller = match self.v1_caller(now, peer, parsed.token()) {
+            Ok(caller) => caller,
             Err(Unrecognized::Unknown) => {
                 let code = ErrorCode::Unauthorized;
                 return self.refuse_stranger_v1(now, peer, request, room, code, parsed.id());
@@ -111,14 +118,16 @@ impl Answerer {
             // Neither known nor unknown: nothing is sent, and whoever is genuine asks again.
             Err(Unrecognized::Busy) => return self.refuse_silently(ErrorCode::Overloaded),
         };
-        let len_max = answer_len_max(request.len());
+        let (id, len_max) = (parsed.id(), answer_len_max(request.len()));
+        if let Err(denied) = self.admit(now, caller, attempt) {
+            return self.refuse_v1(room, len_max, denied.code, id);
+        }
         let source = match self.source(parsed.source()) {
             Ok(source) => source,
-            Err(code) => return self.refuse_v1(room, len_max, code, parsed.id()),
+            Err(code) => return self.refuse_v1(room, len_max, code, id),
         };
-        let id = parsed.id();
         let Some(name) = parsed.asset() else {
-            return self.several_v1(now, number, &parsed, request.len(), room, attempt);
+            return self.several_v1(now, caller, &parsed, request.len(), room, attempt);
         };
         let fresh = match self.find(Symbol::from_bytes(name), source, now) {
             Found::Fresh(fresh) => fresh,
@@ -136,7 +145,7 @@ impl Answerer {
         };
         let Fresh { asset, exchange, .. } = fresh;
         let entry = Entry {
-            key: number,
+            caller,
             asset,
             assets: 1,
             exchange,
@@ -144,23 +153,23 @@ impl Answerer {
             id: id.unwrap_or_default(),
         };
         match self.record(now, entry) {
-            Some(_) => self.answered(len),
-            None => self.refuse_v1(room, len_max, ErrorCode::Overloaded, id),
+            Ok(_) => self.answered(len),
+            Err(denied) => self.refuse_v1(room, len_max, denied.code, id),
         }
     }
 
-    /// The persistent number of the key a v1 token belongs to, if it may be used from `peer`.
+    /// Whose key a v1 token belongs to, if it may be used now and from `peer`.
     #[inline]
-    fn v1_key(&mut self, now: Now, peer: IpAddr, token: &[u8]) -> Result<u32, Unrecognized> {
+    fn v1_caller(&mut self, now: Now, peer: IpAddr, token: &[u8]) -> Result<Caller, Unrecognized> {
         let index = self.recognizer.recognize(&self.keys, token, now.mono)?;
-        let key = self.keys.key(index).filter(|key| key.v1_allowed_from(peer));
-        key.map(|key| key.number).ok_or(Unrecognized::Unknown)
+        let key = self.keys.key(index).filter(|key| now.unix < key.expires && key.v1_allowed_from(peer));
+        key.map(|key| Caller { number: key.number, index }).ok_or(Unrecognized::Unknown)
     }
 
     fn several_v1(
         &mut self,
         now: Now,
-        key: u32,
+        caller: Caller,
         request: &v1::Request<'_>,
         request_len: usize,
         room: &mut [u8],
@@ -208,10 +217,10 @@ impl Answerer {
         let Some(len) = written else { return self.refuse_v1(room, len_max, ErrorCode::BadRequest, id) };
         let (asset, exchange) = first;
         let transport = Transport::UdpV1;
-        let entry = Entry { key, asset, assets: priced, exchange, transport, id: id.unwrap_or_default() };
+        let entry = Entry { caller, asset, assets: priced, exchange, transport, id: id.unwrap_or_default() };
         match self.record(now, entry) {
-            Some(_) => self.answered(len),
-            None => self.refuse_v1(room, len_max, ErrorCode::Overloaded, id),
+            Ok(_) => self.answered(len),
+            Err(denied) => self.refuse_v1(room, len_max, denied.code, id),
         }
     }
 
@@ -287,11 +296,18 @@ impl Answerer {
 
     #[cold]
     fn refuse_v2(&mut self, caller: &V2Caller<'_>, room: &mut [u8], code: ErrorCode) -> Verdict {
+        let retry_after_ns = if code == ErrorCode::Stale { 1_000_000_000 } else { 0 };
+        self.deny_v2(caller, room, Denied { code, retry_after_ns })
+    }
+
+    #[cold]
+    fn deny_v2(&mut self, caller: &V2Caller<'_>, room: &mut [u8], denied: Denied) -> Verdict {
+        let code = denied.code;
         let refusal = v2::Refusal {
             code,
             request_id: caller.request_id,
             server_time_ms: caller.now.unix.ms(),
-            retry_after_ms: if code == ErrorCode::Stale { 1_000 } else { 0 },
+            retry_after_ms: u32::try_from(denied.retry_after_ns.div_ceil(1_000_000)).unwrap_or(u32::MAX),
         };
         let written = v2::write_error(room, v2::ERROR_LEN, &refusal, Some(caller.answer_key));
         self.refused(code, written)

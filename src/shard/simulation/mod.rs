@@ -16,6 +16,7 @@
 use std::sync::OnceLock;
 
 use crate::account::{Key, KeyTable, Tier, Token};
+use crate::time::UnixNs;
 use crate::wire::v2;
 
 mod datagrams;
@@ -67,6 +68,7 @@ impl Keys {
             tier,
             networks: vec![],
             admin: false,
+            expires: UnixNs::NEVER,
         };
         Box::new(KeyTable::new(vec![key]))
     }
