@@ -231,7 +231,6 @@ impl Allowances {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "16 bits are left above the use")]
 fn unpack(word: u64) -> (Month, u64) {
     (Month::from_number((word >> USED_BITS) as u16), word & USED_MAX)
 }

@@ -20,7 +20,7 @@ use super::secrets::random;
 use super::shards::{self, Listening};
 use super::tls::tls_config;
 use super::topology::Topology;
-use crate::account::{KeyTable, Token};
+use crate::account::{Allowances, KeyTable, Token};
 use crate::admin::{self, Facts};
 use crate::config::{Config, IoChoice, Role};
 use crate::engine::Sockets;
@@ -185,8 +185,18 @@ impl Appliance {
         let sync_every = Duration::from_millis(config.journal.sync_ms);
         let keepers = Keepers::start(&journal, sync_every, &facts).map_err(no_back_office)?;
         let (asks, asked) = mpsc::channel(QUEUE_LEN);
-        let starter =
-            Starter { config, setup: &setup, topology: &topology, epoch, connections_max, keys: &keys, now };
+        let limited = keys.iter().filter(|key| !key.tier.unlimited).count();
+        let allowances = Arc::new(Allowances::new(limited));
+        let starter = Starter {
+            config,
+            setup: &setup,
+            topology: &topology,
+            epoch,
+            connections_max,
+            keys: &keys,
+            allowances: &allowances,
+            now,
+        };
         let (running, desk_publisher) =
             starter.start_shards(sockets, segments, &facts, &|| Box::new(RestAsker(asks.clone())))?;
         let tls = Arc::new(tls_config(config.feeds_ca_file.as_deref())?);
@@ -319,6 +329,7 @@ struct Starter<'a> {
     epoch: u32,
     connections_max: usize,
     keys: &'a [crate::account::Key],
+    allowances: &'a Arc<Allowances>,
     now: Now,
 }
 
@@ -402,6 +413,7 @@ impl Starter<'_> {
         let keys = Box::new(KeyTable::new(self.keys.to_vec()));
         let mut answerer = Answerer::new(Arc::clone(&self.setup.catalogue), keys, segment, secrets, rest);
         answerer.share_replies(self.topology.shards.len());
+        answerer.share_limits(Arc::clone(self.allowances), self.topology.shards.len());
         let options = Options {
             udp: u8::try_from(sockets.udp.len()).unwrap_or(u8::MAX),
             tcp: u8::try_from(sockets.tcp.len()).unwrap_or(u8::MAX),

@@ -34,12 +34,13 @@ struct Refusal {
     message: &'static str,
     allow: Option<&'static str>,
     retry_after_s: Option<u64>,
-    rate_limit: Option<RateLimit>,
+    /// The key whose limits are told, and when.
+    limited: Option<(Caller, Now)>,
 }
 
 impl Refusal {
     const fn new(counter: Counter, status: Status, error: &'static str, message: &'static str) -> Self {
-        Self { counter, status, error, message, allow: None, retry_after_s: None, rate_limit: None }
+        Self { counter, status, error, message, allow: None, retry_after_s: None, limited: None }
     }
 
     const fn bad(message: &'static str) -> Self {
@@ -167,7 +168,8 @@ impl Answerer {
     #[cold]
     fn refuse_http(&mut self, reply: Reply, out: &mut Vec<u8>, refusal: &Refusal) {
         self.counters.add(refusal.counter, 1);
-        let Refusal { retry_after_s, rate_limit, allow, .. } = *refusal;
+        let Refusal { retry_after_s, limited, allow, .. } = *refusal;
+        let rate_limit = limited.and_then(|(caller, now)| self.rate_limit(now, caller, 0));
         let extra = Extra { retry_after_s, rate_limit, allow };
         respond::error(out, reply, refusal.status, refusal.error, refusal.message, extra);
     }
@@ -181,20 +183,8 @@ impl Answerer {
         })?;
         let key = self.keys.key(index).filter(|key| now.unix < key.expires).ok_or(UNAUTHORIZED)?;
         let caller = Caller { number: key.number, index };
-        self.admit(now, caller, attempt).map_err(|denied| self.denied_http(now, caller, denied))?;
+        self.admit(now, caller, attempt).map_err(|denied| denied_http(now, caller, denied))?;
         Ok(caller)
-    }
-
-    /// The refusal of a key over its limits.
-    #[cold]
-    fn denied_http(&self, now: Now, caller: Caller, denied: Denied) -> Refusal {
-        let refusal = match denied.code {
-            ErrorCode::RateLimited => RATE_LIMITED,
-            ErrorCode::MonthlyLimit => MONTHLY_LIMIT,
-            _ => return OVERLOADED,
-        };
-        let retry_after_s = Some(seconds(denied.retry_after_ns).max(1));
-        Refusal { retry_after_s, rate_limit: self.rate_limit(now, caller, 0), ..refusal }
     }
 
     /// Where a limited key stands once `charged` more are counted against its month.
@@ -237,7 +227,7 @@ impl Answerer {
         let entry = Entry { caller, asset, assets: 1, exchange, transport: Transport::Http, id: id(request) };
         if let Err(denied) = self.record(now, entry) {
             out.truncate(start);
-            return Err(self.denied_http(now, caller, denied));
+            return Err(denied_http(now, caller, denied));
         }
         self.counters.add(Counter::HttpAnswered, 1);
         Ok(HttpVerdict::Done)
@@ -312,8 +302,20 @@ impl Answerer {
             Ok(HttpVerdict::Done)
         });
         self.scratch = scratch;
-        done.map_err(|denied| self.denied_http(now, caller, denied))
+        done.map_err(|denied| denied_http(now, caller, denied))
     }
+}
+
+/// The refusal of a key over its limits.
+#[cold]
+fn denied_http(now: Now, caller: Caller, denied: Denied) -> Refusal {
+    let refusal = match denied.code {
+        ErrorCode::RateLimited => RATE_LIMITED,
+        ErrorCode::MonthlyLimit => MONTHLY_LIMIT,
+        _ => return OVERLOADED,
+    };
+    let retry_after_s = Some(seconds(denied.retry_after_ns).max(1));
+    Refusal { retry_after_s, limited: Some((caller, now)), ..refusal }
 }
 
 fn rate_limit(standing: Standing, charged: u64) -> RateLimit {

@@ -329,3 +329,149 @@ fn more_assets_than_a_request_may_name_are_not_asked_for() {
     );
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("more than 64"), "{answer}");
 }
+
+/// An answerer whose one key is of this tier.
+fn limited(qps: u32, burst: u32, monthly: Option<u64>) -> (Answerer, Token) {
+    let (mut answerer, token) = answerer(true);
+    let mut keys = answerer.keys.keys().to_vec();
+    keys[0].tier = AccountTier { name: "test".into(), unlimited: false, qps, burst, monthly };
+    drop(answerer.replace_keys(Box::new(KeyTable::new(keys))));
+    (answerer, token)
+}
+
+fn v1_of(token: &Token, asset: &str) -> String {
+    format!(r#"{{"api_key":"{}","asset":"{asset}","id":7}}"#, token.reveal())
+}
+
+fn get_of(token: &Token, target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: x\r\nX-API-Key: {}\r\n\r\n", token.reveal())
+}
+
+fn v2_of(token: &Token, time_ms: u64) -> Vec<u8> {
+    let symbol = Symbol::parse("BTC").unwrap();
+    let request = v2::Request { key_id: token.public_id(), time_ms, request_id: 5, exchange: None, symbol };
+    let mut bytes = vec![0; 88];
+    v2::write_request(&mut bytes, &request, &v2::Key(token.v2_request_key().0)).unwrap();
+    bytes
+}
+
+fn v2_at(answerer: &mut Answerer, now: Now, token: &Token) -> Result<v2::Answer, v2::Refusal> {
+    let mut room = [0; UDP_PAYLOAD_MAX];
+    let request = v2_of(token, now.unix.ms());
+    let verdict = answerer.datagram(now, [127, 0, 0, 1].into(), &request, false, &mut room, Attempt::First);
+    let Verdict::Send(len) = verdict else { panic!("{verdict:?}") };
+    match v2::Reply::parse(&room[..len], &v2::Key(token.v2_answer_key().0)) {
+        Ok(v2::Reply::Answer(answer)) => Ok(answer),
+        Ok(v2::Reply::Refused(refusal)) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn over_its_rate_a_key_is_refused_in_every_protocol_and_told_when_to_come_again() {
+    let (mut answerer, token) = limited(10, 3, None);
+    assert!(udp(&mut answerer, &v1_of(&token, "BTC")).unwrap().contains("65000.12"));
+    let answer = http(&mut answerer, &get_of(&token, "/price?asset=BTC"));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\r\nratelimit-policy: \"rate\";q=3;w=1\r\nratelimit: \"rate\";r=1;t=1\r\n"));
+    assert!(v2_at(&mut answerer, NOW, &token).is_ok());
+
+    assert_eq!(udp(&mut answerer, &v1_of(&token, "BTC")).unwrap(), r#"{"error":"rate_limited","id":7}"#);
+    let refusal = v2_at(&mut answerer, NOW, &token).unwrap_err();
+    assert_eq!((refusal.code, refusal.retry_after_ms), (ErrorCode::RateLimited, 100));
+    for target in ["/price?asset=BTC", "/prices?assets=BTC,ETH", "/price?asset=NOPE"] {
+        let answer = http(&mut answerer, &get_of(&token, target));
+        assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+        assert!(answer.contains("\r\nretry-after: 1\r\n") && answer.contains("{\"error\":\"rate_limited\""));
+        assert!(answer.contains("\r\nratelimit: \"rate\";r=0;t=1\r\n"), "{answer}");
+    }
+    let later = Now { mono: NOW.mono.plus(Duration::from_millis(100)), ..NOW };
+    assert!(v2_at(&mut answerer, later, &token).is_ok());
+    assert_eq!(answerer.counters.value(Counter::UdpRateLimited), 2);
+    assert_eq!(answerer.counters.value(Counter::HttpRateLimited), 3);
+    assert_eq!(answerer.segment().appended(), 4, "a refusal leaves no record");
+    assert!(http(&mut answerer, "GET /assets HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
+    books_close(&answerer);
+}
+
+#[test]
+fn a_month_counts_answers_and_a_rate_counts_all_that_a_key_asks() {
+    let (mut answerer, token) = limited(1, 10, Some(3));
+    let pad = " ".repeat(100);
+    let several =
+        format!(r#"{{"api_key":"{}","assets":["BTC","NOPE"],"id":7,"pad":"{pad}"}}"#, token.reveal());
+    assert!(udp(&mut answerer, &v1_of(&token, "NOPE")).unwrap().contains("unknown_asset"));
+    assert!(udp(&mut answerer, &several).unwrap().contains("65000.12"));
+    assert!(http(&mut answerer, &get_of(&token, "/prices?assets=BTC,NOPE")).starts_with("HTTP/1.1 200"));
+    let answer = http(&mut answerer, &get_of(&token, "/price?asset=BTC"));
+    assert!(answer.contains("\r\nratelimit-policy: \"rate\";q=10;w=10, \"month\";q=3\r\n"), "{answer}");
+    assert!(answer.contains(", \"month\";r=0;t="), "{answer}");
+    // Four of ten are used of the rate, and all of the month.
+    let refusal = v2_at(&mut answerer, NOW, &token).unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::MonthlyLimit);
+    let end_ms = crate::account::MonthSpan::of(NOW.unix).end.ms();
+    assert_eq!(refusal.server_time_ms + u64::from(refusal.retry_after_ms), end_ms);
+    for _ in 0..20 {
+        let told = udp(&mut answerer, &v1_of(&token, "BTC")).unwrap();
+        assert_eq!(told, r#"{"error":"monthly_limit","id":7}"#);
+    }
+    let answer = http(&mut answerer, &get_of(&token, "/price?asset=BTC"));
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("\"monthly_limit\""), "{answer}");
+    let next = Now { mono: NOW.mono, unix: UnixNs(end_ms * 1_000_000) };
+    for _ in 0..3 {
+        assert!(v2_at(&mut answerer, next, &token).is_ok(), "a new month");
+    }
+    assert_eq!(answerer.segment().appended(), 6);
+    books_close(&answerer);
+}
+
+#[test]
+fn who_waits_counts_against_the_rate_once_and_against_the_month_when_he_is_answered() {
+    let (mut answerer, token) = limited(1, 3, Some(1));
+    let request = v1_of(&token, "ETH");
+    let again =
+        |answerer: &mut Answerer, attempt| udp_from(answerer, "127.0.0.1", request.as_bytes(), attempt);
+    assert!(matches!(udp(&mut answerer, &request), Err(Verdict::Wait(_))));
+    assert!(matches!(udp(&mut answerer, &request), Err(Verdict::Wait(_))));
+    for _ in 0..5 {
+        assert!(matches!(again(&mut answerer, Attempt::Again), Err(Verdict::Wait(_))));
+    }
+    price(&mut answerer, 2, "3000.5");
+    assert!(again(&mut answerer, Attempt::Again).unwrap().contains("3000.5"));
+    assert!(again(&mut answerer, Attempt::Last).unwrap().contains("monthly_limit"));
+    assert_eq!(answerer.segment().appended(), 1);
+    books_close(&answerer);
+}
+
+#[test]
+fn requests_that_prove_nothing_new_use_up_nobodys_rate() {
+    let (mut answerer, token) = limited(1, 1, None);
+    let old = v2_of(&token, NOW.unix.ms() - 60_000);
+    let mut room = [0; UDP_PAYLOAD_MAX];
+    for _ in 0..50 {
+        let _ = answerer.datagram(NOW, [127, 0, 0, 1].into(), &old, false, &mut room, Attempt::First);
+        let _ = udp(&mut answerer, &format!(r#"{{"api_key":"{}x","asset":"BTC"}}"#, token.reveal()));
+    }
+    assert!(v2_at(&mut answerer, NOW, &token).is_ok());
+    books_close(&answerer);
+}
+
+#[test]
+fn a_key_ends_when_it_expires_and_not_before() {
+    let (mut answerer, token) = answerer(false);
+    let mut keys = answerer.keys.keys().to_vec();
+    keys[0].expires = UnixNs(NOW.unix.0 + 1);
+    drop(answerer.replace_keys(Box::new(KeyTable::new(keys.clone()))));
+    assert!(udp(&mut answerer, &v1_of(&token, "BTC")).unwrap().contains("65000.12"));
+    assert!(v2_at(&mut answerer, NOW, &token).is_ok());
+    keys[0].expires = NOW.unix;
+    drop(answerer.replace_keys(Box::new(KeyTable::new(keys))));
+    assert_eq!(udp(&mut answerer, &v1_of(&token, "BTC")).unwrap(), r#"{"error":"unauthorized","id":7}"#);
+    let answer = http(&mut answerer, &get_of(&token, "/price?asset=BTC"));
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let request = v2_of(&token, NOW.unix.ms());
+    let mut room = [0; UDP_PAYLOAD_MAX];
+    let verdict = answerer.datagram(NOW, [127, 0, 0, 1].into(), &request, false, &mut room, Attempt::First);
+    assert!(matches!(verdict, Verdict::Send(40)), "{verdict:?}");
+    books_close(&answerer);
+}
