@@ -71,7 +71,7 @@ pub(super) fn recover(folder: &Path, epoch: u32, report: &mut Recovery) -> Resul
     for path in entries(folder)? {
         match path.file_name().and_then(|name| name.to_str()).and_then(shard_of) {
             Some(shard) if path.is_dir() => {
-                recover_shard(&path, ChainId { epoch, shard }, &mut kept, report)?
+                recover_shard(&path, ChainId { epoch, shard }, &mut kept, report)?;
             }
             _ if path.ends_with(super::journal::LOCK) => {}
             _ => report.findings.push(format!("{} is no folder of a shard; left as it is", path.display())),

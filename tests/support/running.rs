@@ -223,6 +223,12 @@ impl Process {
         }
     }
 
+    /// Kills it where it stands, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Asks it to leave, and waits for its status.
     pub fn leave(mut self) -> Option<i32> {
         let id = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
