@@ -57,6 +57,9 @@ install_packages() {
   command -v ip >/dev/null || missing+=(iproute2)
   # A server of the tests' own; Debian keeps initdb out of the PATH, by version.
   command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+  # The kernel programs are built by this very compiler, so that the kept objects can be compared.
+  command -v clang-14 >/dev/null || missing+=(clang-14)
+  command -v llvm-strip-14 >/dev/null || missing+=(llvm-14)
   [ "${#missing[@]}" -eq 0 ] && return 0
   command -v apt-get >/dev/null ||
     fail "missing: ${missing[*]}, and there is no apt-get" "install a C compiler with its headers by this system's own means"
@@ -97,6 +100,7 @@ check_toolchain
 stage "format" 60 cargo fmt --check
 # The stages take from the driver what these two say is not set or not used.
 stage "scripts" 60 shellcheck -s sh -e SC2034,SC2154 tuning/tune.sh tuning/stages/*.sh
+stage "kernel programs" 60 bash bpf/build.sh --check
 stage "lints" 1500 cargo clippy --locked --all-targets -- -D warnings
 stage "documents" 900 env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 

@@ -23,6 +23,8 @@ pub mod ledger;
 
 pub mod shard;
 
+pub mod xdp;
+
 pub mod feed;
 
 pub mod store;

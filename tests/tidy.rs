@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("account", &["limits", "price", "siphash", "time", "sys"]),
     ("ledger", &["limits", "price", "time", "sys"]),
     ("shard", &["engine", "wire", "http", "price", "account", "ledger", "limits", "time", "siphash"]),
+    ("xdp", &["wire", "price", "account", "ledger", "sys", "limits", "time"]),
     ("feed", &["engine", "http", "wire", "price", "time", "limits"]),
     ("store", &["ledger", "account", "price", "limits", "time"]),
     ("admin", &["ledger", "account", "price", "limits", "time", PUBLISHED, COUNTERS, COUNTER]),

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::AtomicU64;
@@ -49,6 +50,19 @@ impl SharedWords {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the kernel chooses the address, so no memory in use is replaced.
         let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, file, 0) }?;
+        Ok(Self { start: start.cast(), count })
+    }
+
+    /// Maps the first `count` words of a BPF array that was made with `BPF_F_MMAPABLE`. The map lives as
+    /// long as anybody holds it.
+    ///
+    /// # Errors
+    /// The kernel's: the map is shorter, or is not one that can be mapped.
+    pub fn of_map(map: &impl AsFd, count: usize) -> io::Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the kernel chooses the address, so no memory in use is replaced, and it refuses more
+        // than the map has.
+        let start = unsafe { mmap(None, bytes_of(count)?, protection, MapFlags::MAP_SHARED, map, 0) }?;
         Ok(Self { start: start.cast(), count })
     }
 

@@ -42,6 +42,13 @@ impl AnswerTemplate {
         }
     }
 
+    /// The words up to the record, the second of them 0 in the place of the request's id: for a
+    /// program in the kernel that completes them itself.
+    #[must_use]
+    pub fn words(&self) -> &[u64; 8] {
+        &self.words
+    }
+
     /// Writes the answer. Returns its length, or `None` when `out` is shorter than
     /// [`ANSWER_LEN`].
     #[must_use]
