@@ -29,6 +29,8 @@ pub mod feed;
 
 pub mod store;
 
+pub mod backoffice;
+
 pub mod admin;
 
 pub mod exchange_sim;

@@ -22,6 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("xdp", &["wire", "price", "account", "ledger", "sys", "limits", "time"]),
     ("feed", &["engine", "http", "wire", "price", "time", "limits"]),
     ("store", &["ledger", "account", "price", "limits", "time"]),
+    ("backoffice", &["ledger", "store", "account", "price", "limits", "time"]),
     ("admin", &["ledger", "account", "price", "limits", "time", PUBLISHED, COUNTERS, COUNTER]),
     ("exchange_sim", &["wire", "http", "price", "limits", "time"]),
     ("host", &["limits", "sys"]),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::{fmt, io};
 
 use super::db::DbError;
+use crate::ledger::ChainId;
 
 /// What went wrong. Its text says what was found, what is needed and what to do, and never holds a
 /// secret.
@@ -106,6 +107,13 @@ pub enum StoreError {
         /// Public texts of those that begin so.
         matches: Vec<String>,
     },
+    /// A chain of the journal does not stand where it was thought to.
+    DrainedElsewhere {
+        /// The chain.
+        chain: ChainId,
+        /// Where it was thought to stand.
+        from: u64,
+    },
     /// The file for the first key is taken.
     FirstKeyExists {
         /// That file.
@@ -163,6 +171,9 @@ impl StoreError {
             Self::FirstKeyExists { path } => {
                 format!("{} is there already, with the key of another database", path.display())
             }
+            Self::DrainedElsewhere { chain: ChainId { epoch, shard }, from } => {
+                format!("records of start {epoch}, shard {shard} from {from} on are in the store already")
+            }
             Self::NoRandomness => "the machine's source of randomness or its cryptography fails".to_owned(),
             Self::Database { doing, source } => format!("cannot {doing}: {source}"),
         }
@@ -209,6 +220,11 @@ impl StoreError {
             Self::AmbiguousKey { .. } => "give more of it".to_owned(),
             Self::FirstKeyExists { .. } => {
                 "move it away and start again, so that this database's first key can be written there"
+                    .to_owned()
+            }
+            Self::DrainedElsewhere { .. } => {
+                "nothing: the drain goes on where the store stands. If it comes again and again, two processes \
+                 drain one journal: stop one"
                     .to_owned()
             }
             Self::NoRandomness => "nothing was changed: restart the machine".to_owned(),

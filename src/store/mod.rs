@@ -32,7 +32,9 @@ pub use folder::write_first_key;
 pub use keys::{KeyRow, NewKey, Revoked};
 pub use options::{POOL_LEN, StoreOptions, StoreUrl};
 pub use pool::Lent;
-pub use usage::{BUCKETS, Histogram, UsageOf, UsageRow, UsageSums};
+pub use usage::{
+    BUCKETS, ChainStep, DrainedChain, Histogram, UsageBatch, UsageOf, UsagePrune, UsageRow, UsageSums,
+};
 
 use folder::Folder;
 use instance_key::InstanceKey;
@@ -139,6 +141,8 @@ impl Store {
 #[cfg(test)]
 #[path = "../../tests/support/postgres.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests beside src")]
-mod postgres;
+pub(crate) mod postgres;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

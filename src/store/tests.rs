@@ -2,40 +2,13 @@ use std::fs::{self, Permissions};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use super::testing::on_each_engine;
 use super::*;
 use crate::account::{KeyTable, PUBLIC_TEXT_LEN, Recognizer, Token};
 use crate::time::MonoNs;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
-}
-
-/// A data folder, and a database that belongs to it.
-struct Home {
-    folder: tempfile::TempDir,
-    url: Option<StoreUrl>,
-}
-
-impl Home {
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn options(&self) -> StoreOptions {
-        StoreOptions { url: self.url.clone(), ..self.path().into() }
-    }
-
-    fn open(&self) -> Store {
-        Store::open(self.options()).unwrap()
-    }
-}
-
-/// Runs a test on SQLite and on PostgreSQL.
-fn on_each_engine(test: impl Fn(&Home)) {
-    test(&Home { folder: folder(), url: None });
-    if let Some(server) = postgres::shared() {
-        test(&Home { folder: folder(), url: StoreUrl::parse(&server.new_database()) });
-    }
 }
 
 fn execute(store: &Store, sql: &str, params: &[Value]) {

@@ -25,6 +25,18 @@ pub fn date_time(unix_s: u64, separator: char) -> String {
 /// The date of a day since the Unix epoch, such as `2026-01-31`.
 #[must_use]
 pub fn date(unix_days: u64) -> String {
+    let (year, month, day) = year_month_day(unix_days);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// The calendar month of a day since the Unix epoch as one number, such as 202601 for January 2026.
+#[must_use]
+pub fn month_number(unix_days: u64) -> u32 {
+    let (year, month, _) = year_month_day(unix_days);
+    u32::try_from(year.saturating_mul(100) + month).unwrap_or(u32::MAX)
+}
+
+fn year_month_day(unix_days: u64) -> (u64, u64, u64) {
     let days = unix_days.saturating_add(EPOCH_DAYS);
     let era = days / 146_097;
     let of_era = days % 146_097;
@@ -33,8 +45,7 @@ pub fn date(unix_days: u64) -> String {
     let from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * from_march + 2) / 5 + 1;
     let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
 /// The Unix time, in seconds, of `2026-01-31`, `2026-01-31T23:59:59` or the same with `Z` behind it
@@ -88,6 +99,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_month_is_numbered_by_its_year_and_itself() {
+        for (text, number) in [("1970-01-01", 197_001), ("2024-02-29", 202_402), ("2025-12-31", 202_512)] {
+            assert_eq!(month_number(parse(text).unwrap() / DAY_S), number);
+        }
+        assert!(month_number(u64::MAX) > 0);
+    }
 
     #[test]
     fn known_days_are_written_and_read_as_the_calendar_has_them() {

@@ -12,6 +12,7 @@
 mod error;
 mod postgres;
 mod sqlite;
+mod table;
 mod tls;
 mod value;
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use error::DbError;
 pub(super) use postgres::Server;
+pub(super) use table::Table;
 pub(super) use tls::Tls;
 pub use value::{Row, Value};
 
@@ -104,6 +106,15 @@ impl Db {
         match &mut self.engine {
             Engine::Sqlite(db) => Ok(db.execute_batch(sql)?),
             Engine::Postgres(session) => session.batch(sql),
+        }
+    }
+
+    /// Adds rows to a table of numbers, each as wide as its columns are many. No two of them may
+    /// have the same key.
+    pub(super) fn add_rows(&mut self, table: &Table, rows: &[i64]) -> Result<(), DbError> {
+        match &mut self.engine {
+            Engine::Sqlite(db) => sqlite::add_rows(db, table, rows),
+            Engine::Postgres(session) => session.add_rows(table, rows),
         }
     }
 

@@ -8,13 +8,15 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::SinkExt as _;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Statement};
 
 use super::tls::Tls;
-use super::{DbError, Row, Value};
+use super::{DbError, Row, Table, Value};
 
 /// How long a server may take to let us in.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -152,6 +154,33 @@ impl Session {
     pub(super) fn batch(&mut self, sql: &str) -> Result<(), DbError> {
         let (client, sql) = (Arc::clone(&self.client), sql.to_owned());
         self.wait(async move { client.batch_execute(&sql).await })
+    }
+
+    /// One statement for all rows: a column is an array.
+    pub(super) fn add_rows(&mut self, table: &Table, rows: &[i64]) -> Result<(), DbError> {
+        let width = table.width();
+        let arrays: Vec<String> = (1..=width).map(|n| format!("?{n}::bigint[]")).collect();
+        let sql = table.add_sql(&format!("SELECT * FROM unnest({})", arrays.join(", ")));
+        let mut columns = vec![Vec::with_capacity(rows.len() / width); width];
+        for row in rows.chunks_exact(width) {
+            for (column, number) in columns.iter_mut().zip(row) {
+                column.push(*number);
+            }
+        }
+        let (client, statement) = (Arc::clone(&self.client), self.statement(&sql)?);
+        self.wait(async move { client.execute(&statement, &refs(&columns)).await }).map(drop)
+    }
+
+    /// Binary COPY: `rows` is all of it in its format.
+    pub(in crate::store) fn copy(&mut self, sql: String, rows: Vec<u8>) -> Result<(), DbError> {
+        let client = Arc::clone(&self.client);
+        self.wait(async move {
+            let sink = client.copy_in::<_, Bytes>(&sql).await?;
+            let mut sink = std::pin::pin!(sink);
+            sink.send(Bytes::from(rows)).await?;
+            sink.finish().await
+        })
+        .map(drop)
     }
 }
 

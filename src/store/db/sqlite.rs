@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 
-use super::{DbError, Row, Value};
+use super::{DbError, Row, Table, Value};
 
 /// How long a statement waits for another process to finish its own. Theirs take milliseconds; only
 /// a disk that hangs takes longer.
@@ -51,4 +51,14 @@ pub(super) fn query(db: &Connection, sql: &str, params: &[Value]) -> Result<Vec<
 
 pub(super) fn execute(db: &Connection, sql: &str, params: &[Value]) -> Result<u64, DbError> {
     Ok(db.prepare_cached(sql)?.execute(params_from_iter(params))? as u64)
+}
+
+pub(super) fn add_rows(db: &Connection, table: &Table, rows: &[i64]) -> Result<(), DbError> {
+    let width = table.width();
+    let numbers: Vec<String> = (1..=width).map(|n| format!("?{n}")).collect();
+    let mut statement = db.prepare_cached(&table.add_sql(&format!("VALUES ({})", numbers.join(", "))))?;
+    for row in rows.chunks_exact(width) {
+        statement.execute(params_from_iter(row))?;
+    }
+    Ok(())
 }

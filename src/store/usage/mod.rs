@@ -10,8 +10,13 @@
 //! | `usage_records` | record | where `store.raw_records` asks for it |
 
 mod histogram;
+mod prune;
+mod raw;
+mod write;
 
 pub use histogram::{BUCKETS, Histogram};
+pub use prune::UsagePrune;
+pub use write::{ChainStep, DrainedChain, UsageBatch};
 
 /// What one roll-up row is about, but for its time. Ordered as the tables are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,17 +71,4 @@ impl UsageSums {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn merged_sums_are_those_of_both() {
-        let mut latency = Histogram::default();
-        latency.add(7);
-        let one = UsageSums { requests: 1, prices: 3, latency_ns_sum: 7, latency_ns_max: 7, latency };
-        let mut sum = UsageSums { latency_ns_max: 9, ..one };
-        sum.merge(&one);
-        assert_eq!((sum.requests, sum.prices, sum.latency_ns_sum, sum.latency_ns_max), (2, 6, 14, 9));
-        assert_eq!(sum.latency.count(), 2);
-    }
-}
+mod tests;

@@ -1,0 +1,2 @@
+-- Records of the chain, before next_sequence, that the journal could not give to the drain.
+ALTER TABLE drained_chains ADD COLUMN missing INTEGER NOT NULL DEFAULT 0;

@@ -1,0 +1,107 @@
+//! Forgetting usage that is old, or too much.
+
+use crate::store::db::{Db, DbError, Value, database};
+use crate::store::{Store, StoreError};
+use crate::time::calendar::DAY_S;
+
+/// What a roll-up row takes, indexes and all, in bytes. In SQLite the numbers of a row are as long as
+/// they need; in PostgreSQL each takes 8 bytes. Measured over 100,000 rows of one key each.
+const ROW_BYTES: (u64, u64) = (150, 470);
+
+/// Seconds whose rows go in one transaction: short enough that nobody waits for it.
+const SLICE_S: i64 = 60;
+
+/// What usage may be forgotten. Times are seconds since the Unix epoch; months are never forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsagePrune {
+    /// Rows by second of earlier seconds.
+    pub seconds_before: u64,
+    /// Rows by hour, and counts of drained records, of earlier days.
+    pub hours_before: u64,
+    /// Records kept as rows of earlier seconds.
+    pub records_before: u64,
+    /// The oldest rows by second, until the store takes no more bytes than this.
+    pub bytes_max: Option<u64>,
+}
+
+impl Store {
+    /// Forgets usage and says how many rows went.
+    ///
+    /// # Errors
+    /// The database refused; what went before stays gone.
+    pub fn prune_usage(&self, prune: UsagePrune) -> Result<u64, StoreError> {
+        let doing = "forget old usage";
+        let mut db = self.lend(doing)?;
+        let day = prune.hours_before / DAY_S;
+        let mut rows = 0;
+        let mut forget = |db: &mut Db| -> Result<(), DbError> {
+            let mut seconds = int(prune.seconds_before);
+            if let Some(bytes_max) = prune.bytes_max {
+                seconds = seconds.max(too_many_before(db, bytes_max)?);
+            }
+            rows += slices(db, "usage_seconds", "second", seconds, 1)?;
+            rows += slices(db, "usage_records", "time_ns", int(prune.records_before), 1_000_000_000)?;
+            rows += db.execute("DELETE FROM usage_hours WHERE hour < ?1", &[(day * 24).into()])?;
+            rows += db.execute("DELETE FROM drained_records WHERE day < ?1", &[day.into()])?;
+            Ok(())
+        };
+        forget(&mut db).map_err(database(doing))?;
+        Ok(rows)
+    }
+
+    /// Bytes that the store takes, as far as can be told.
+    ///
+    /// # Errors
+    /// The database refused.
+    pub fn usage_bytes(&self) -> Result<u64, StoreError> {
+        let doing = "measure the store";
+        bytes(&mut *self.lend(doing)?).map_err(database(doing))
+    }
+}
+
+/// Bytes that usage takes: all pages in use of SQLite's file; in PostgreSQL, where room that was given
+/// back still counts as the table's, what its rows are likely to take.
+fn bytes(db: &mut Db) -> Result<u64, DbError> {
+    let sql = db.either(
+        "SELECT (SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count),
+                (SELECT page_size FROM pragma_page_size)",
+        "SELECT (SELECT count(*) FROM usage_seconds) + (SELECT count(*) FROM usage_hours)
+                + (SELECT count(*) FROM usage_records), 0",
+    );
+    let row = db.query_one(sql, &[])?;
+    let (count, size): (u64, u64) = (row.int(0)?, row.int(1)?);
+    Ok(count.saturating_mul(if size == 0 { ROW_BYTES.1 } else { size }))
+}
+
+/// The second before which rows must go so that about `bytes_max` are left; 0 when none must.
+fn too_many_before(db: &mut Db, bytes_max: u64) -> Result<i64, DbError> {
+    let over = bytes(db)?.saturating_sub(bytes_max);
+    if over == 0 {
+        return Ok(0);
+    }
+    let rows = over.div_ceil(db.either(ROW_BYTES.0, ROW_BYTES.1));
+    let at =
+        db.query("SELECT second FROM usage_seconds ORDER BY second LIMIT 1 OFFSET ?1", &[rows.into()])?;
+    match at.first() {
+        Some(row) => Ok(row.int::<i64>(0)?.saturating_add(1)),
+        // All of them: what is left is too much without any.
+        None => Ok(i64::MAX),
+    }
+}
+
+/// Deletes rows of before `before` seconds, a slice at a time.
+fn slices(db: &mut Db, table: &str, column: &str, before: i64, per_second: i64) -> Result<u64, DbError> {
+    let before = before.saturating_mul(per_second);
+    let first = format!("SELECT min({column}) FROM {table} WHERE {column} < ?1");
+    let delete = format!("DELETE FROM {table} WHERE {column} < ?1");
+    let mut rows = 0;
+    while let Some(oldest) = db.query_one(&first, &[before.into()])?.int_or_null(0)? {
+        let end = oldest.saturating_add(SLICE_S.saturating_mul(per_second)).min(before);
+        rows += db.execute(&delete, &[Value::Int(end)])?;
+    }
+    Ok(rows)
+}
+
+fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
