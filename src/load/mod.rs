@@ -12,12 +12,14 @@
 //! core belongs to it, and a generator that sleeps measures its own waking.
 
 mod flights;
+pub mod floor;
 mod http;
 pub mod latency;
 pub mod machine;
 pub mod report;
 mod requests;
 pub mod result;
+pub mod server;
 mod tally;
 mod udp;
 mod v1;
