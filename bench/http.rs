@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use beast::load::HttpExchange;
+use beast::load::{Expect, HttpExchange};
 use clap::Parser;
 use common::machine::Machine;
 use common::report::{Figure, Report};
@@ -142,7 +142,7 @@ fn round(
 ) -> io::Result<Round> {
     let fixed = |body_start: &[u8]| HttpExchange {
         request: exchanges.request.clone(),
-        body_start: body_start.to_vec(),
+        expect: Expect::Start(body_start.to_vec()),
     };
     let (mut ring, mut server, mut nginx) = (None, None, None);
     // Each server is started for its own run and gone before the next one's.

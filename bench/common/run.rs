@@ -5,7 +5,6 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use beast::limits::UDP_PAYLOAD_MAX;
-use beast::load::server::CpuUse;
 use beast::load::{
     HttpExchange, HttpLoad, HttpLoadOptions, Pace, Requests, Tally, UdpLoad, UdpLoadOptions, Verdict,
 };
@@ -13,6 +12,7 @@ use beast::time::{Clock, RealClock};
 use serde::Serialize;
 
 use super::child::Server;
+use super::cpu::CpuUse;
 use super::{Cpus, pinned};
 
 /// How much load.
@@ -133,7 +133,7 @@ pub fn run<R: Requests + Send>(
         whole.add(&generator.finish()?);
         Ok((whole, measured, used))
     })?;
-    let wrong = whole.wrong + whole.duplicate + whole.refused();
+    let wrong = whole.wrong + whole.stray + whole.duplicate + whole.refused();
     if wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.late + whole.lost() {
         return Err(io::Error::other(format!("{name} does not answer as it should: {whole:?}")));
     }
@@ -154,7 +154,8 @@ pub fn run_http(
     let Some(http) = server.http else {
         return Err(io::Error::other(format!("{name} takes no HTTP")));
     };
-    let options = HttpLoadOptions { server: http, connections, lost_after: Duration::from_secs(2) };
+    let options =
+        HttpLoadOptions { connections, lost_after: Duration::from_secs(2), ..HttpLoadOptions::new(http) };
     let (whole, measured, used) = pinned(cpus.client, || {
         let mut generator = HttpLoad::open(options, vec![exchange.clone()])?;
         let mut whole = generator.run(Duration::from_secs_f64(seconds / 4.0))?;
@@ -165,7 +166,8 @@ pub fn run_http(
         whole.add(&generator.finish()?);
         Ok((whole, measured, used))
     })?;
-    if whole.wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.overdue {
+    let wrong = whole.wrong + whole.stray + whole.refused();
+    if wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.overdue {
         return Err(io::Error::other(format!("{name} does not answer as it should: {whole:?}")));
     }
     Ok(Run::new(name, &measured, used, whole.overdue))
@@ -181,7 +183,7 @@ pub fn lengths(server: &mut Server, requests: &mut impl Requests) -> io::Result<
     socket.connect(server.udp)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut room = [0; UDP_PAYLOAD_MAX];
-    let (mut right, mut request_sum, mut answer_sum, mut seen) = (0, 0, 0, Verdict::Wrong);
+    let (mut right, mut request_sum, mut answer_sum, mut seen) = (0, 0, 0, Verdict::Stray);
     // Different ids ask for different assets: the mean of some counts.
     const SAMPLE: usize = 64;
     for id in 1_u64.. {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use beast::account::Token;
-use beast::load::{HttpExchange, V1, V2};
+use beast::load::{Expect, HttpExchange, V1, V2};
 use beast::price::Symbol;
 use beast::wire::v2::Key;
 use clap::{Args, ValueEnum};
@@ -137,7 +137,7 @@ impl Subject {
                 "GET /price?asset={symbol} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {token}\r\n\r\n"
             )
             .into(),
-            body_start: format!("{{\"asset\":\"{symbol}\"").into(),
+            expect: Expect::price_of(symbol),
         }
     }
 }

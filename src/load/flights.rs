@@ -6,8 +6,10 @@
 //!      [ socket  |  generation    |   slot   ]
 //! ```
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::requests::WireId;
 use crate::time::MonoNs;
 
 /// What an answer's id stands for.
@@ -25,8 +27,14 @@ pub(crate) enum Landing {
 
 pub(crate) struct Flights {
     socket: u16,
-    slots: Box<[Slot]>,
-    free: Vec<u16>,
+    slots: Vec<Slot>,
+    free: VecDeque<u16>,
+    /// How much of an id an answer brings back.
+    wire_id: WireId,
+    /// Ids in the order of their departure, when answers bring none back.
+    order: VecDeque<u64>,
+    /// The slot that is looked at next for being overdue.
+    sweep_at: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -43,15 +51,19 @@ impl Flights {
     pub(crate) const MOST: usize = 1 << 16;
 
     /// Room for `most` requests at a time, between 1 and [`MOST`](Self::MOST).
-    pub(crate) fn new(socket: u16, most: usize) -> Self {
-        let most = most.clamp(1, Self::MOST);
-        let free = (0..most).rev().filter_map(|slot| u16::try_from(slot).ok()).collect();
-        Self { socket, slots: vec![Slot::default(); most].into(), free }
+    pub(crate) fn new(socket: u16, most: usize, wire_id: WireId) -> Self {
+        let (slots, free, order) = (Vec::new(), VecDeque::new(), VecDeque::new());
+        let mut flights = Self { socket, slots, free, wire_id, order, sweep_at: 0 };
+        flights.grow(most);
+        flights
     }
 
-    /// How many more may depart.
-    pub(crate) fn free(&self) -> usize {
-        self.free.len()
+    /// Makes room for `most` requests at a time, if there is not.
+    pub(crate) fn grow(&mut self, most: usize) {
+        for slot in self.slots.len()..most.clamp(1, Self::MOST) {
+            self.slots.push(Slot::default());
+            self.free.extend(u16::try_from(slot));
+        }
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -61,13 +73,61 @@ impl Flights {
     /// A request departs that should have left at `from`. Returns its id, or `None` when as many as
     /// may be are under way.
     pub(crate) fn depart(&mut self, from: MonoNs) -> Option<u64> {
-        let index = self.free.pop()?;
+        let index = self.free.pop_front()?;
         let slot = &mut self.slots[usize::from(index)];
         // Generation 0 is never issued: 0 marks "none" in `overdue`.
         slot.generation = slot.generation.wrapping_add(1).max(1);
         slot.from = from;
         slot.waiting = true;
-        Some(u64::from(self.socket) << 48 | u64::from(slot.generation) << 16 | u64::from(index))
+        let id = u64::from(self.socket) << 48 | u64::from(slot.generation) << 16 | u64::from(index);
+        if self.wire_id == WireId::None {
+            self.order.push_back(id);
+        }
+        Some(id)
+    }
+
+    /// The whole id, from what an answer brings back of it.
+    pub(crate) fn whole(&mut self, told: u64) -> u64 {
+        let (_, generation, index) = split(told);
+        match self.wire_id {
+            WireId::Whole => told,
+            WireId::Low16 | WireId::Low32 => {
+                let slot = self.slots.get(usize::from(index)).copied().unwrap_or_default();
+                let full = match self.wire_id {
+                    WireId::Low32 => {
+                        let newest = slot.generation & !0xffff | generation & 0xffff;
+                        // What seems to come from the future was used before its low part began anew.
+                        if newest > slot.generation { newest.saturating_sub(1 << 16) } else { newest }
+                    }
+                    _ => slot.generation,
+                };
+                u64::from(self.socket) << 48 | u64::from(full) << 16 | u64::from(index)
+            }
+            WireId::None => {
+                // Those that were given up have left their place in the order behind.
+                while let Some(id) = self.order.pop_front() {
+                    if self.is_waiting(id) {
+                        return id;
+                    }
+                }
+                u64::MAX
+            }
+        }
+    }
+
+    fn is_waiting(&self, id: u64) -> bool {
+        let (_, generation, index) = split(id);
+        self.slots.get(usize::from(index)).is_some_and(|slot| slot.waiting && slot.generation == generation)
+    }
+
+    /// A slot is free again. The next request takes the one that was freed last, which is warm; but
+    /// where an id tells slots apart only, the one that was freed first, so that a late answer is not
+    /// taken for another's.
+    fn release(&mut self, index: u16) {
+        match self.wire_id {
+            WireId::Whole | WireId::None => self.free.push_front(index),
+            WireId::Low16 | WireId::Low32 => self.free.push_back(index),
+        }
     }
 
     /// A request that departed did not leave after all.
@@ -76,7 +136,7 @@ impl Flights {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return };
         if slot.waiting && slot.generation == generation {
             slot.waiting = false;
-            self.free.push(index);
+            self.release(index);
         }
     }
 
@@ -89,8 +149,9 @@ impl Flights {
         }
         if slot.waiting && generation == slot.generation {
             slot.waiting = false;
-            self.free.push(index);
-            return Landing::InTime(now.since(slot.from));
+            let latency = now.since(slot.from);
+            self.release(index);
+            return Landing::InTime(latency);
         }
         if generation == slot.overdue {
             slot.overdue = 0;
@@ -101,13 +162,24 @@ impl Flights {
 
     /// Gives up what should have left longer than `lost_after` ago. Returns how many that were.
     pub(crate) fn expire(&mut self, now: MonoNs, lost_after: Duration) -> u64 {
+        self.expire_some(now, lost_after, self.slots.len())
+    }
+
+    /// As [`expire`](Self::expire), of the next `count` slots only: all of them at once take so long
+    /// that answers would seem late.
+    pub(crate) fn expire_some(&mut self, now: MonoNs, lost_after: Duration, count: usize) -> u64 {
         let mut given_up = 0;
-        for (index, slot) in (0..=u16::MAX).zip(&mut self.slots) {
+        for _ in 0..count.min(self.slots.len()) {
+            let index = self.sweep_at;
+            self.sweep_at = (index + 1) % self.slots.len();
+            let slot = &mut self.slots[index];
             if slot.waiting && now.since(slot.from) > lost_after {
                 slot.waiting = false;
                 slot.overdue = slot.generation;
-                self.free.push(index);
                 given_up += 1;
+                if let Ok(index) = u16::try_from(index) {
+                    self.release(index);
+                }
             }
         }
         given_up
@@ -125,7 +197,7 @@ mod tests {
 
     #[test]
     fn every_answer_is_known_for_what_it_is() {
-        let mut flights = Flights::new(3, 2);
+        let mut flights = Flights::new(3, 2, WireId::Whole);
         let first = flights.depart(MonoNs(10)).unwrap();
         let second = flights.depart(MonoNs(20)).unwrap();
         assert_eq!(flights.depart(MonoNs(30)), None, "the window is full");
@@ -135,14 +207,14 @@ mod tests {
         let third = flights.depart(MonoNs(1_000)).unwrap();
         assert_eq!(flights.land(second, MonoNs(1_100)), Landing::Late);
         assert_eq!(flights.land(second, MonoNs(1_200)), Landing::Duplicate);
-        assert_eq!((flights.waiting(), flights.free()), (1, 1));
+        assert_eq!((flights.waiting(), flights.free.len()), (1, 1));
         flights.cancel(third);
-        assert_eq!((flights.waiting(), flights.free()), (0, 2));
+        assert_eq!((flights.waiting(), flights.free.len()), (0, 2));
     }
 
     #[test]
     fn ids_of_others_are_not_ours() {
-        let mut flights = Flights::new(3, 2);
+        let mut flights = Flights::new(3, 2, WireId::Whole);
         let ours = flights.depart(MonoNs(10)).unwrap();
         for foreign in [ours ^ 1 << 48, ours + (1 << 16), ours & !(0xffff_ffff << 16), ours | 0xff] {
             assert_eq!(flights.land(foreign, MonoNs(20)), Landing::NotOurs, "{foreign:x}");
@@ -151,11 +223,40 @@ mod tests {
 
     #[test]
     fn the_largest_window_uses_every_slot_once() {
-        let mut flights = Flights::new(0, usize::MAX);
+        let mut flights = Flights::new(0, usize::MAX, WireId::Whole);
         let mut ids: Vec<_> = std::iter::from_fn(|| flights.depart(MonoNs(0))).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), Flights::MOST);
         assert_eq!(flights.expire(MonoNs(2), Duration::from_nanos(1)), Flights::MOST as u64);
+    }
+
+    #[test]
+    fn short_ids_are_made_whole() {
+        for (wire_id, mask) in [(WireId::Low16, 0xffff), (WireId::Low32, 0xffff_ffff)] {
+            let mut flights = Flights::new(9, 3, wire_id);
+            for round in 0..200_000 {
+                let id = flights.depart(MonoNs(round)).unwrap();
+                assert_eq!(flights.whole(id & mask), id);
+                assert!(matches!(flights.land(id, MonoNs(round)), Landing::InTime(_)));
+                let again = flights.whole(id & mask);
+                assert_eq!(flights.land(again, MonoNs(round)), Landing::Duplicate);
+            }
+            let none = flights.whole(3);
+            assert_eq!(flights.land(none, MonoNs(0)), Landing::NotOurs);
+        }
+    }
+
+    #[test]
+    fn without_ids_answers_belong_to_the_oldest_request() {
+        let mut flights = Flights::new(9, 3, WireId::None);
+        let ids: Vec<_> = (0..3).map(|n| flights.depart(MonoNs(n * 100)).unwrap()).collect();
+        assert_eq!(flights.expire(MonoNs(150), Duration::from_nanos(100)), 1);
+        assert_eq!(flights.whole(0), ids[1]);
+        flights.land(ids[1], MonoNs(160));
+        assert_eq!(flights.whole(0), ids[2]);
+        flights.land(ids[2], MonoNs(160));
+        let none = flights.whole(0);
+        assert_eq!(flights.land(none, MonoNs(160)), Landing::NotOurs);
     }
 }

@@ -10,8 +10,23 @@ pub enum Verdict {
     Match(u64),
     /// A well-formed refusal of the request of this id.
     Refused(u64, ErrorCode),
+    /// Not what the request of this id asked for.
+    Wrong(u64),
     /// Not an answer to anything this generator asks.
-    Wrong,
+    Stray,
+}
+
+/// How much of an id an answer brings back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireId {
+    /// All 64 bits.
+    Whole,
+    /// The lower 32: a late answer may be taken for that of a request 65,536 uses of its slot later.
+    Low32,
+    /// The lower 16: a late answer is taken for that of whoever uses the slot then.
+    Low16,
+    /// Nothing: an answer is taken for that of the oldest request on its socket.
+    None,
 }
 
 /// A kind of request. Ids are opaque 64-bit numbers that the answer must bring back.
@@ -20,8 +35,14 @@ pub trait Requests {
     /// [`UDP_PAYLOAD_MAX`](crate::limits::UDP_PAYLOAD_MAX) bytes, and returns its length.
     fn fill(&mut self, id: u64, now: UnixNs, out: &mut [u8]) -> usize;
 
-    /// Judges a datagram that came back.
+    /// Judges a datagram that came back. The ids of the verdict have as many bits as
+    /// [`wire_id`](Self::wire_id) says.
     fn check(&mut self, answer: &[u8]) -> Verdict;
+
+    /// How much of an id answers bring back.
+    fn wire_id(&self) -> WireId {
+        WireId::Whole
+    }
 }
 
 /// Which of `count` things the request of this id asks for: spread evenly, and the same when the
@@ -69,7 +90,8 @@ impl Requests for Echo {
     fn check(&mut self, answer: &[u8]) -> Verdict {
         match answer.split_first_chunk() {
             Some((id, tail)) if tail == self.answer_tail => Verdict::Match(u64::from_le_bytes(*id)),
-            _ => Verdict::Wrong,
+            Some((id, _)) => Verdict::Wrong(u64::from_le_bytes(*id)),
+            None => Verdict::Stray,
         }
     }
 }
@@ -86,9 +108,9 @@ mod tests {
         let mut answer = [Echo::ANSWER_FILL; 64];
         answer[..8].copy_from_slice(&request[..8]);
         assert_eq!(echo.check(&answer), Verdict::Match(0x0102));
-        assert_eq!(echo.check(&answer[..63]), Verdict::Wrong);
-        assert_eq!(echo.check(&answer[..5]), Verdict::Wrong);
+        assert_eq!(echo.check(&answer[..63]), Verdict::Wrong(0x0102));
+        assert_eq!(echo.check(&answer[..5]), Verdict::Stray);
         answer[63] = 0;
-        assert_eq!(echo.check(&answer), Verdict::Wrong);
+        assert_eq!(echo.check(&answer), Verdict::Wrong(0x0102));
     }
 }

@@ -196,6 +196,33 @@ impl Counts {
         self.refused.values().sum()
     }
 
+    /// Adds another stretch's.
+    pub fn add(&mut self, other: &Self) {
+        for (reason, count) in &other.refused {
+            *self.refused.entry(reason.clone()).or_default() += count;
+        }
+        for (status, count) in &other.statuses {
+            *self.statuses.entry(*status).or_default() += count;
+        }
+        self.lost = self.lost.saturating_add(other.lost);
+        for (to, from) in [
+            (&mut self.sent, other.sent),
+            (&mut self.answered, other.answered),
+            (&mut self.wrong, other.wrong),
+            (&mut self.stray, other.stray),
+            (&mut self.late, other.late),
+            (&mut self.duplicate, other.duplicate),
+            (&mut self.held_back, other.held_back),
+            (&mut self.send_failed, other.send_failed),
+            (&mut self.port_closed, other.port_closed),
+            (&mut self.reconnected, other.reconnected),
+            (&mut self.dropped, other.dropped),
+            (&mut self.answer_bytes, other.answer_bytes),
+        ] {
+            *to = to.saturating_add(from);
+        }
+    }
+
     /// Share of what was sent that got no answer in time, 0 to 1.
     #[must_use]
     pub fn loss(&self) -> f64 {
@@ -251,17 +278,18 @@ pub struct Ledger {
     pub port_closed: u64,
     /// Dropped because a socket of the server was full. `None` when nobody told.
     pub dropped_by_server_kernel: Option<u64>,
-    /// Received by the server, but neither answered nor refused, by its own books: what it chose to be
-    /// silent about and answers it could not send. `None` when nobody told.
+    /// Taken by the server, by its own books, but no answer reached us: it was silent, could not send,
+    /// or the answer was lost on the way back. `None` when nobody told.
     pub unanswered_by_server: Option<u64>,
     /// Answers dropped because a socket of ours was full.
     pub dropped_by_our_kernel: u64,
-    /// The rest: lost on the way out or back, or for a reason that nobody told.
+    /// Lost on the way out, where the server tells what it received; else the rest, lost on the way out
+    /// or back or for a reason that nobody told.
     pub lost_on_the_way: u64,
     /// By how much the reasons told exceed what was lost: others used the same server, or its counters
     /// lag. 0 when the ledger is sound.
     pub excess: u64,
-    /// Who told of the server's drops: `metrics`, `/proc/net/udp` or nobody.
+    /// Who told of the server's side: `metrics`, `/proc/net/udp` or nobody.
     pub told_by: Option<String>,
 }
 

@@ -4,8 +4,11 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use super::cpu::thread_cpu;
 use super::flights::{Flights, Landing};
 use super::requests::{Requests, Verdict};
+use super::schedule::Schedule;
+use super::step::{Share, StepPace, Stop};
 use super::tally::Tally;
 use crate::sys::mmsg::{ReceiveBatch, SendBatch};
 use crate::sys::net::{connect_udp, socket_drops};
@@ -45,6 +48,8 @@ pub struct UdpLoadOptions {
     pub batch_len: usize,
     /// Socket buffers asked for, in bytes.
     pub socket_buffer_len: usize,
+    /// Ends a stretch early.
+    pub stop: Stop,
 }
 
 impl UdpLoadOptions {
@@ -60,6 +65,7 @@ impl UdpLoadOptions {
             cpu: None,
             batch_len: 64,
             socket_buffer_len: 4 << 20,
+            stop: Stop::new(),
         }
     }
 }
@@ -69,23 +75,37 @@ impl UdpLoadOptions {
 pub struct UdpLoad<R> {
     requests: R,
     lines: Vec<Line>,
+    /// How many of the lines are in use, from the first.
+    lines_used: usize,
     schedule: Option<Schedule>,
+    /// Requests that may still be sent.
+    left: u64,
     received: ReceiveBatch,
     outgoing: SendBatch,
     /// Ids of what is in `outgoing`, oldest first.
     outgoing_ids: Vec<u64>,
     options: UdpLoadOptions,
-    expire_at: MonoNs,
     /// The line whose turn it is, so that an open loop spreads over all of them.
     next_line: usize,
+    /// When a request of the schedule last found no room to leave.
+    blocked_at: MonoNs,
+    /// How much of the schedule has been reported.
+    scheduled_told: u64,
 }
 
 /// One socket and what is under way on it.
 struct Line {
     socket: UdpSocket,
     flights: Flights,
+    window: usize,
     drops_seen: u32,
 }
+
+/// Slots of a line that are looked at for overdue requests in one turn.
+const SWEEP_LEN: usize = 64;
+
+/// How often in a row the kernel may say that nobody listens before the turn ends.
+const REFUSALS_MAX: usize = 64;
 
 impl<R: Requests> UdpLoad<R> {
     /// Opens the sockets, connected to the server, and pins the calling thread.
@@ -96,42 +116,39 @@ impl<R: Requests> UdpLoad<R> {
         if let Some(cpu) = options.cpu {
             pin_thread(cpu)?;
         }
-        let (most, schedule) = match options.pace {
+        let (window, schedule) = match options.pace {
             Pace::Window(window) => (window, None),
-            Pace::Rate { per_s, in_flight_max } => (in_flight_max, Some(Schedule::new(per_s))),
+            Pace::Rate { per_s, in_flight_max } => (in_flight_max, Some(Schedule::new(per_s, 0, 1))),
         };
-        let mut lines = Vec::with_capacity(options.sockets);
-        for index in 0..=u16::MAX {
-            if usize::from(index) >= options.sockets.max(1) {
-                break;
-            }
-            let socket = connect_udp(options.server, options.socket_buffer_len)?;
-            lines.push(Line { socket, flights: Flights::new(index, most), drops_seen: 0 });
-        }
-        Ok(Self {
+        let sockets = options.sockets.max(1);
+        let mut load = Self {
             requests,
-            lines,
+            lines: Vec::with_capacity(sockets),
+            lines_used: 0,
             schedule,
+            left: u64::MAX,
             received: ReceiveBatch::payload_only(options.batch_len),
             outgoing: SendBatch::new(options.batch_len),
             outgoing_ids: Vec::with_capacity(options.batch_len),
             options,
-            expire_at: MonoNs(0),
             next_line: 0,
-        })
+            blocked_at: MonoNs(0),
+            scheduled_told: 0,
+        };
+        load.use_lines(sockets, |_| window.clamp(1, Flights::MOST))?;
+        Ok(load)
     }
 
     /// Loads the server for `duration` and tells what became of it. Requests under way at the end
-    /// stay so; their answers count in the next stretch.
+    /// stay so; their answers count in the next stretch. An open loop's schedule begins anew.
     ///
     /// # Errors
     /// The kernel's, other than a full socket or a port nobody listens on.
     pub fn run(&mut self, duration: Duration) -> io::Result<Tally> {
         let start = RealClock.now().mono;
-        if let Some(schedule) = &mut self.schedule {
-            schedule.start(start);
-        }
-        self.stretch(start, start.plus(duration), true)
+        self.left = u64::MAX;
+        self.begin(start, MonoNs::NEVER);
+        self.run_until(start.plus(duration))
     }
 
     /// Sends nothing more and waits until every request is answered or given up.
@@ -139,9 +156,12 @@ impl<R: Requests> UdpLoad<R> {
     /// # Errors
     /// As for [`run`](Self::run).
     pub fn finish(&mut self) -> io::Result<Tally> {
-        let start = RealClock.now().mono;
-        // Half again as long, so that the last ones are given up rather than forgotten.
-        self.stretch(start, start.plus(self.options.lost_after * 3 / 2), false)
+        let now = RealClock.now().mono;
+        self.left = 0;
+        if let Some(schedule) = &mut self.schedule {
+            schedule.begin(now, now);
+        }
+        self.settle()
     }
 
     /// Requests under way now.
@@ -150,69 +170,158 @@ impl<R: Requests> UdpLoad<R> {
         self.lines.iter().map(|line| line.flights.waiting()).sum()
     }
 
-    fn stretch(&mut self, start: MonoNs, end: MonoNs, sending: bool) -> io::Result<Tally> {
+    /// Opens what a share needs. Nothing may be under way.
+    pub(crate) fn prepare(&mut self, share: &Share) -> io::Result<()> {
+        self.left = share.requests.unwrap_or(u64::MAX);
+        match share.pace {
+            StepPace::Window(window) => {
+                self.schedule = None;
+                let window = usize::try_from(window).unwrap_or(usize::MAX);
+                let sockets = share.sockets.min(window);
+                let part = |line| window / sockets + usize::from(line < window % sockets);
+                self.use_lines(sockets, part)
+            }
+            StepPace::Rate(per_s) => {
+                self.schedule = Some(Schedule::new(per_s, share.index, share.of));
+                self.use_lines(share.sockets, |_| Flights::MOST)
+            }
+        }
+    }
+
+    /// Opens lines until there are so many, and gives each its window.
+    fn use_lines(&mut self, count: usize, window: impl Fn(usize) -> usize) -> io::Result<()> {
+        self.lines_used = 0;
+        for index in 0..count {
+            let most = window(index);
+            if index == self.lines.len() {
+                let number = u16::try_from(index).map_err(|_| {
+                    io::Error::new(io::ErrorKind::InvalidInput, "more than 65,536 sockets on one thread")
+                })?;
+                let socket = connect_udp(self.options.server, self.options.socket_buffer_len)?;
+                let flights = Flights::new(number, most, self.requests.wire_id());
+                self.lines.push(Line { socket, flights, window: most, drops_seen: 0 });
+            }
+            let line = &mut self.lines[index];
+            line.flights.grow(most);
+            line.window = most;
+            self.lines_used = index + 1;
+        }
+        self.next_line = 0;
+        Ok(())
+    }
+
+    /// Begins the schedule of an open loop; no request of it is to leave from `end` on.
+    pub(crate) fn begin(&mut self, start: MonoNs, end: MonoNs) {
+        self.scheduled_told = 0;
+        if let Some(schedule) = &mut self.schedule {
+            schedule.begin(start, end);
+        }
+    }
+
+    /// Loads the server until `end`, or until all that was to be sent is sent and answered.
+    pub(crate) fn run_until(&mut self, end: MonoNs) -> io::Result<Tally> {
+        self.stretch(end, false)
+    }
+
+    /// Waits until every request is answered or given up. What a schedule still owes leaves late.
+    pub(crate) fn settle(&mut self) -> io::Result<Tally> {
+        let now = RealClock.now().mono;
+        if let Some(schedule) = &mut self.schedule {
+            schedule.cut(now);
+        } else {
+            self.left = 0;
+        }
+        // Half again as long, so that the last ones are given up rather than forgotten.
+        let mut tally = self.stretch(now.plus(self.options.lost_after * 3 / 2), true)?;
+        let now = RealClock.now().mono;
+        for line in &mut self.lines {
+            tally.overdue += line.flights.expire(now.plus(self.options.lost_after), self.options.lost_after);
+        }
+        Ok(tally)
+    }
+
+    /// Whether all that was to be sent is sent and answered.
+    pub(crate) fn is_done(&self, now: MonoNs, settling: bool) -> bool {
+        let nothing_to_send = match &self.schedule {
+            None => self.left == 0,
+            Some(schedule) => settling && schedule.due(now) == 0,
+        };
+        nothing_to_send && self.in_flight() == 0
+    }
+
+    fn stretch(&mut self, end: MonoNs, settling: bool) -> io::Result<Tally> {
         let mut tally = Tally::new();
+        let cpu = thread_cpu();
+        let start = RealClock.now().mono;
         let mut now = start;
-        while now < end && (sending || self.in_flight() > 0) {
+        while now < end && !self.is_done(now, settling) && (settling || !self.options.stop.told()) {
             let before = tally.latency_ns.len() + tally.sent;
-            for _ in 0..self.lines.len() {
+            for _ in 0..self.lines_used {
                 let line = self.next_line;
-                self.next_line = (line + 1) % self.lines.len();
+                self.next_line = (line + 1) % self.lines_used;
                 self.receive(line, &mut tally)?;
-                if sending {
-                    self.send(line, &mut tally)?;
-                }
+                self.send(line, &mut tally)?;
             }
             let turn_start = std::mem::replace(&mut now, RealClock.now().mono);
             if tally.latency_ns.len() + tally.sent == before {
                 tally.idle += now.since(turn_start);
             }
-            if now >= self.expire_at {
-                self.expire(now, &mut tally);
+            for line in &mut self.lines[..self.lines_used] {
+                tally.overdue += line.flights.expire_some(now, self.options.lost_after, SWEEP_LEN);
             }
         }
-        self.expire(now, &mut tally);
         for line in &mut self.lines {
             let drops = socket_drops(&line.socket);
             tally.dropped += u64::from(drops.wrapping_sub(line.drops_seen));
             line.drops_seen = drops;
         }
+        if let Some(schedule) = &self.schedule {
+            let scheduled = schedule.scheduled(now);
+            tally.scheduled += scheduled.saturating_sub(self.scheduled_told);
+            self.scheduled_told = self.scheduled_told.max(scheduled);
+        }
         tally.elapsed = now.since(start);
+        tally.cpu = thread_cpu().saturating_sub(cpu);
         Ok(tally)
     }
 
     fn receive(&mut self, line: usize, tally: &mut Tally) -> io::Result<()> {
         let line = &mut self.lines[line];
-        let count = match self.received.receive(&line.socket, self.options.batch_len) {
-            Ok(count) => count,
-            Err(e) if passing(&e) => return Ok(()),
-            Err(e) => return Err(e),
+        let mut refusals = 0;
+        let count = loop {
+            match self.received.receive(&line.socket, self.options.batch_len) {
+                Ok(count) => break count,
+                Err(e) if refused(&e) && refusals < REFUSALS_MAX => {
+                    refusals += 1;
+                    tally.port_closed += 1;
+                }
+                Err(e) if passing(&e) => return Ok(()),
+                Err(e) => return Err(e),
+            }
         };
         let now = RealClock.now().mono;
         for slot in 0..count {
             let answer = self.received.payload(slot);
-            let (id, refused) = match self.requests.check(answer) {
-                Verdict::Match(id) => (id, None),
-                Verdict::Refused(id, code) => (id, Some(code)),
-                Verdict::Wrong => {
-                    tally.wrong += 1;
-                    continue;
-                }
+            let verdict = self.requests.check(answer);
+            let (Verdict::Match(id) | Verdict::Refused(id, _) | Verdict::Wrong(id)) = verdict else {
+                tally.stray += 1;
+                continue;
             };
-            match line.flights.land(id, now) {
-                Landing::InTime(latency) => {
+            let id = line.flights.whole(id);
+            match (line.flights.land(id, now), verdict) {
+                (Landing::InTime(_), Verdict::Wrong(_)) => tally.wrong += 1,
+                (Landing::InTime(latency), Verdict::Refused(_, code)) => {
                     tally.record_latency(latency);
-                    match refused {
-                        Some(code) => tally.record_refused(code),
-                        None => {
-                            tally.matched += 1;
-                            tally.answer_bytes += answer.len() as u64;
-                        }
-                    }
+                    tally.record_refused(code);
                 }
-                Landing::Late => tally.late += 1,
-                Landing::Duplicate => tally.duplicate += 1,
-                Landing::NotOurs => tally.wrong += 1,
+                (Landing::InTime(latency), _) => {
+                    tally.record_latency(latency);
+                    tally.matched += 1;
+                    tally.answer_bytes += answer.len() as u64;
+                }
+                (Landing::Late, _) => tally.late += 1,
+                (Landing::Duplicate, _) => tally.duplicate += 1,
+                (Landing::NotOurs, _) => tally.stray += 1,
             }
         }
         Ok(())
@@ -220,33 +329,52 @@ impl<R: Requests> UdpLoad<R> {
 
     /// One batch at most, so that no socket waits for another's window.
     fn send(&mut self, line: usize, tally: &mut Tally) -> io::Result<()> {
+        let lines = self.lines_used as u64;
         let line = &mut self.lines[line];
         let now = RealClock.now();
-        let share = match &mut self.schedule {
-            None => line.flights.free(),
+        let share = match &self.schedule {
+            None => line.window.saturating_sub(line.flights.waiting()) as u64,
             // An even share of what is due, at least one.
-            Some(schedule) => schedule.due(now.mono).div_ceil(self.options.sockets.max(1)),
+            Some(schedule) => schedule.due(now.mono).div_ceil(lines),
         };
+        let share = share.min(self.left).min(self.outgoing.free() as u64);
+        if share == 0 {
+            return Ok(());
+        }
         self.outgoing_ids.clear();
-        for _ in 0..share.min(self.outgoing.free()) {
-            let from = self.schedule.as_mut().map_or(now.mono, Schedule::take);
+        for _ in 0..share {
+            let from = match &mut self.schedule {
+                None => now.mono,
+                Some(schedule) => {
+                    let from = schedule.take();
+                    tally.record_lag(now.mono.since(from.max(self.blocked_at)));
+                    from
+                }
+            };
             let Some(id) = line.flights.depart(from) else {
                 tally.held_back += 1;
+                self.blocked_at = now.mono;
                 continue;
             };
             let len = self.requests.fill(id, now.unix, self.outgoing.room());
             self.outgoing.push_connected(len);
             self.outgoing_ids.push(id);
         }
-        let mut gone = 0;
+        let (mut gone, mut refusals) = (0, 0);
         while !self.outgoing.is_empty() {
             match self.outgoing.send(&line.socket) {
                 Ok(sent) => {
                     gone += sent;
                     tally.sent += sent as u64;
+                    self.left -= sent as u64;
+                }
+                // An earlier request went unheard. That is told once; the next try sends.
+                Err(e) if refused(&e) && refusals < REFUSALS_MAX => {
+                    refusals += 1;
+                    tally.port_closed += 1;
                 }
                 Err(e) if passing(&e) => {
-                    // The socket is full, or an earlier request went unheard: the oldest stays here.
+                    // The socket is full: the oldest stays here.
                     self.outgoing.skip();
                     line.flights.cancel(self.outgoing_ids[gone]);
                     gone += 1;
@@ -257,53 +385,19 @@ impl<R: Requests> UdpLoad<R> {
         }
         Ok(())
     }
+}
 
-    fn expire(&mut self, now: MonoNs, tally: &mut Tally) {
-        for line in &mut self.lines {
-            tally.overdue += line.flights.expire(now, self.options.lost_after);
-        }
-        self.expire_at = now.plus(self.options.lost_after / 8);
-    }
+/// The kernel has heard that nobody listens at the server's port.
+fn refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
 }
 
 /// Errors after which a generator goes on: nothing waits, the socket is full, or an earlier request
 /// met a port where nobody listens.
 fn passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted
-    ) || error.raw_os_error() == Some(libc::ENOBUFS)
-}
-
-/// When the requests of an open loop should leave: the n-th after n / rate.
-struct Schedule {
-    per_s: u64,
-    start: MonoNs,
-    taken: u64,
-}
-
-impl Schedule {
-    fn new(per_s: u64) -> Self {
-        Self { per_s: per_s.max(1), start: MonoNs(0), taken: 0 }
-    }
-
-    fn start(&mut self, now: MonoNs) {
-        (self.start, self.taken) = (now, 0);
-    }
-
-    /// How many should have left by now and have not been taken.
-    fn due(&self, now: MonoNs) -> usize {
-        let elapsed_ns = now.since(self.start).as_nanos();
-        let scheduled = elapsed_ns * u128::from(self.per_s) / 1_000_000_000 + 1;
-        usize::try_from(scheduled.saturating_sub(u128::from(self.taken))).unwrap_or(usize::MAX)
-    }
-
-    /// Takes the next one and tells when it should leave.
-    fn take(&mut self) -> MonoNs {
-        let offset_ns = u128::from(self.taken) * 1_000_000_000 / u128::from(self.per_s);
-        self.taken += 1;
-        MonoNs(self.start.0.saturating_add(u64::try_from(offset_ns).unwrap_or(u64::MAX)))
-    }
+    refused(error)
+        || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+        || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 #[cfg(test)]
@@ -347,7 +441,7 @@ mod tests {
         let mut tally = load.run(Duration::from_millis(50)).unwrap();
         tally.add(&load.finish().unwrap());
         assert_eq!(load.in_flight(), 0);
-        assert_eq!(tally.sent, tally.matched + tally.refused() + tally.late + tally.lost());
+        assert_eq!(tally.sent, tally.matched + tally.refused() + tally.wrong + tally.late + tally.lost());
         tally
     }
 
@@ -392,7 +486,8 @@ mod tests {
         let lost_after = Duration::from_millis(5);
         let tally =
             load(UdpLoadOptions { lost_after, pace: Pace::Window(4), ..UdpLoadOptions::new(address) });
-        assert!(tally.duplicate > 0 && tally.wrong > 1 && tally.late > 0 && tally.lost() > 0, "{tally:?}");
+        let Tally { duplicate, wrong, stray, late, .. } = tally;
+        assert!([duplicate, wrong, stray, late, tally.lost()].iter().all(|n| *n > 0), "{tally:?}");
         stop.send(b"!").unwrap();
         thread.join().unwrap();
     }
@@ -403,17 +498,6 @@ mod tests {
         let lost_after = Duration::from_millis(5);
         let tally = load(UdpLoadOptions { lost_after, ..UdpLoadOptions::new(gone) });
         assert_eq!(tally.matched, 0);
-        assert!(tally.lost() > 0);
-    }
-
-    #[test]
-    fn a_schedule_holds_its_rate_and_counts_from_when_it_should_have_left() {
-        let mut schedule = Schedule::new(1_000);
-        schedule.start(MonoNs(5_000));
-        assert_eq!(schedule.due(MonoNs(5_000)), 1);
-        assert_eq!(schedule.due(MonoNs(5_000 + 2_000_000)), 3);
-        let taken: Vec<_> = (0..3).map(|_| schedule.take().0).collect();
-        assert_eq!(taken, [5_000, 1_005_000, 2_005_000]);
-        assert_eq!(schedule.due(MonoNs(5_000 + 2_000_000)), 0);
+        assert!(tally.lost() > 0 && tally.port_closed > 0, "{tally:?}");
     }
 }

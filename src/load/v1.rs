@@ -54,13 +54,13 @@ impl Requests for V1 {
     }
 
     fn check(&mut self, answer: &[u8]) -> Verdict {
-        let Some((members, id)) = split_id(answer) else { return Verdict::Wrong };
+        let Some((members, id)) = split_id(answer) else { return Verdict::Stray };
         if let Some(code) = members.strip_prefix(b"{\"error\":\"").and_then(|m| m.strip_suffix(b"\"")) {
             let known = ErrorCode::ALL.into_iter().find(|known| known.as_str().as_bytes() == code);
-            return known.map_or(Verdict::Wrong, |code| Verdict::Refused(id, code));
+            return known.map_or(Verdict::Wrong(id), |code| Verdict::Refused(id, code));
         }
         let rest = self.asset(id).and_then(|asset| members.strip_prefix(&asset.answer_start[..]));
-        if rest.is_some_and(has_price) { Verdict::Match(id) } else { Verdict::Wrong }
+        if rest.is_some_and(has_price) { Verdict::Match(id) } else { Verdict::Wrong(id) }
     }
 }
 
@@ -75,7 +75,7 @@ fn split_id(answer: &[u8]) -> Option<(&[u8], u64)> {
 }
 
 /// Whether `USD","price":"1.5","source":"kraken-ws","ts":1763650000123` it is, without more.
-fn has_price(rest: &[u8]) -> bool {
+pub(super) fn has_price(rest: &[u8]) -> bool {
     let mut parts = rest.split(|byte| *byte == b'"');
     let is = |part: Option<&[u8]>, text: &[u8]| part == Some(text);
     parts.next().is_some_and(|quote| !quote.is_empty())
@@ -140,7 +140,7 @@ mod tests {
             let other = if asset == "BTC" { "ETH" } else { "BTC" };
             let own = request.id().unwrap();
             assert_eq!(load.check(&answer(asset, own)), Verdict::Match(id));
-            assert_eq!(load.check(&answer(other, own)), Verdict::Wrong);
+            assert_eq!(load.check(&answer(other, own)), Verdict::Wrong(id));
             let mut refusal = [0; 1_232];
             let len = v1::write_error(&mut refusal, 1_232, ErrorCode::Stale, Some(own)).unwrap();
             assert_eq!(load.check(&refusal[..len]), Verdict::Refused(id, ErrorCode::Stale));
@@ -164,7 +164,8 @@ mod tests {
         ] {
             let wrong = right.replace(from, to);
             assert_ne!(wrong, right);
-            assert_eq!(load.check(wrong.as_bytes()), Verdict::Wrong, "{wrong}");
+            let verdict = load.check(wrong.as_bytes());
+            assert!(matches!(verdict, Verdict::Wrong(0) | Verdict::Stray), "{wrong}: {verdict:?}");
         }
     }
 

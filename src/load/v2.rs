@@ -34,13 +34,15 @@ impl Requests for V2 {
 
     fn check(&mut self, answer: &[u8]) -> Verdict {
         match Reply::parse(answer, &self.answer_key) {
-            Ok(Reply::Answer(answer)) if self.symbol(answer.request_id) == Some(answer.symbol) => {
-                Verdict::Match(answer.request_id)
+            Ok(Reply::Answer(answer)) => {
+                let asked = self.symbol(answer.request_id) == Some(answer.symbol);
+                let id = answer.request_id;
+                if asked { Verdict::Match(id) } else { Verdict::Wrong(id) }
             }
             Ok(Reply::Refused(refusal) | Reply::RefusedUnsigned(refusal)) => {
                 Verdict::Refused(refusal.request_id, refusal.code)
             }
-            _ => Verdict::Wrong,
+            _ => Verdict::Stray,
         }
     }
 }
@@ -81,8 +83,8 @@ mod tests {
             let symbol = view.symbol().unwrap();
             assert_eq!(load.check(&answer(&answer_key, symbol, id)), Verdict::Match(id));
             let other = Symbol::parse("DOGE").unwrap();
-            assert_eq!(load.check(&answer(&answer_key, other, id)), Verdict::Wrong);
-            assert_eq!(load.check(&answer(&request_key, symbol, id)), Verdict::Wrong, "a forged tag");
+            assert_eq!(load.check(&answer(&answer_key, other, id)), Verdict::Wrong(id));
+            assert_eq!(load.check(&answer(&request_key, symbol, id)), Verdict::Stray, "a forged tag");
             let mut refusal = [0; 40];
             let code = ErrorCode::Stale;
             let told = Refusal { code, request_id: id, server_time_ms: 1, retry_after_ms: 0 };

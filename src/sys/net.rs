@@ -2,11 +2,12 @@
 #![expect(unsafe_code, reason = "SO_MEMINFO has no safe wrapper")]
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, getsockopt, listen,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, connect, getsockopt, listen,
     setsockopt, socket, sockopt,
 };
 
@@ -52,6 +53,30 @@ pub fn connect_udp(server: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSoc
     grow_buffers(socket.as_fd(), buffer_bytes);
     socket.connect(server)?;
     Ok(socket)
+}
+
+/// Begins to connect a non-blocking TCP socket to `server`, from `source` if given. The socket is
+/// writable once it is connected, or once `take_error` tells why not.
+///
+/// # Errors
+/// The kernel's.
+pub fn connect_tcp(server: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let family = if server.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fd = socket(family, SockType::Stream, flags, None)?;
+    if let Some(source) = source {
+        // The port is chosen by `connect`, which may take one that another server's peer has.
+        setsockopt(&fd, sockopt::IpBindAddressNoPort, &true)?;
+        bind_to(&fd, SocketAddr::new(source, 0))?;
+    }
+    let result = match server {
+        SocketAddr::V4(v4) => connect(fd.as_raw_fd(), &SockaddrIn::from(v4)),
+        SocketAddr::V6(v6) => connect(fd.as_raw_fd(), &SockaddrIn6::from(v6)),
+    };
+    match result {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(fd)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Opens a non-blocking TCP listener that shares its port with others of its kind.
@@ -279,6 +304,25 @@ mod tests {
         assert_eq!(first.local_addr().unwrap(), second.local_addr().unwrap());
         assert!(socket_buffers(&first).unwrap().receive >= 1 << 16);
         assert_eq!(socket_drops(&first), 0);
+    }
+
+    #[test]
+    fn a_connection_leaves_from_the_address_it_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = "127.0.0.7".parse().unwrap();
+        let client = connect_tcp(listener.local_addr().unwrap(), Some(source)).unwrap();
+        let (_accepted, from) = listener.accept().unwrap();
+        assert_eq!((from.ip(), from.port()), (source, client.local_addr().unwrap().port()));
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refused = connect_tcp(free, None).and_then(|client| {
+            while client.peer_addr().is_err() {
+                if let Some(error) = client.take_error()? {
+                    return Err(error);
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]
