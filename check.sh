@@ -60,6 +60,8 @@ install_packages() {
   # The kernel programs are built by this very compiler, so that the kept objects can be compared.
   command -v clang-14 >/dev/null || missing+=(clang-14)
   command -v llvm-strip-14 >/dev/null || missing+=(llvm-14)
+  # It verifies the units; nothing of it is started.
+  command -v systemd-analyze >/dev/null || missing+=(systemd)
   [ "${#missing[@]}" -eq 0 ] && return 0
   command -v apt-get >/dev/null ||
     fail "missing: ${missing[*]}, and there is no apt-get" "install a C compiler with its headers by this system's own means"

@@ -4,10 +4,12 @@
 mod config;
 mod exchange_sim;
 mod feeds;
+mod health;
 mod host;
 mod keys;
 mod leave;
 mod listen;
+mod manager;
 mod serve;
 mod settings_args;
 
@@ -43,6 +45,9 @@ enum Command {
 
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
+
+    /// Ask a running server how it is
+    Health(health::HealthArgs),
 
     /// Check, apply and undo the settings of the machine
     Host(host::HostArgs),
@@ -85,6 +90,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Feeds(args) => feeds::run(&args),
         Command::ExchangeSim(args) => exchange_sim::run(&args),
         Command::Keys(args) => keys::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Host(args) => host::run(&args),
     };
     match result {

@@ -16,6 +16,7 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::leave::LeaveSignals;
+use super::manager::Manager;
 use super::{Failure, Outcome, SettingsArgs, listen};
 
 /// Arguments of `beast serve`.
@@ -67,6 +68,10 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         stage("note", note.clone());
     }
     introduce(appliance.first_key.as_ref(), key_file, &config, &appliance);
+    // Answers come from now on; an exchange that is down is no failed start.
+    let manager = Manager::of_environment();
+    manager.tell("READY=1\nSTATUS=answering; /ready tells how many prices are fresh");
+    manager.watch(appliance.published.clone());
     runtime.block_on(async {
         tokio::select! {
             () = watch_start(&appliance, started) => {}
@@ -77,6 +82,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
             _ = signals.next() => {}
         }
     });
+    manager.tell("STOPPING=1\nSTATUS=finishing what is in flight");
     say("leaving  finishing what is in flight; once more to leave at once");
     let whole = appliance.is_whole();
     let left = std::thread::spawn(move || appliance.leave());

@@ -65,11 +65,31 @@ const TABLES: &[&str] = &["rest", "http", "journal", "feeds", "assets"];
 /// Members of an exchange's row that the environment can reach; the longer of two comes first.
 const FEED_MEMBERS: &[&str] = &["enabled", "rest_base", "rest.url", "url", "dead_after_s"];
 
-/// The process's environment; what is not UTF-8 is shown with replacement characters.
+/// The process's environment; what is not UTF-8 is shown with replacement characters. A credential of
+/// the service manager that is named like a variable of ours (`LoadCredential=BEAST_…`) counts as that
+/// variable: what is secret need not stand in the environment, where others of the process's user see it.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
+    let mut variables: BTreeMap<_, _> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect();
+    if let Some(folder) = variables.get("CREDENTIALS_DIRECTORY").map(PathBuf::from) {
+        variables.extend(credentials(&folder));
+    }
+    variables
+}
+
+/// The credentials of a folder that are variables of ours. What cannot be read is left out: the setting
+/// that misses it says what it needs.
+fn credentials(folder: &Path) -> Vec<(String, String)> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = files.filter_map(|file| file.file_name().into_string().ok());
+    names
+        .filter(|name| name.starts_with("BEAST_"))
+        .filter_map(|name| {
+            let text = fs::read_to_string(folder.join(&name)).ok()?;
+            Some((name, text.trim_end_matches(['\r', '\n']).to_owned()))
+        })
         .collect()
 }
 
@@ -411,6 +431,15 @@ mod tests {
         assert_eq!(effective.origin("http_port"), Origin::Env("BEAST_HTTP_PORT".into()));
         assert_eq!(effective.origin("health_port"), Origin::Flag("--set health_port".into()));
         assert_eq!(effective.origin("rest.cache_ttl_s"), Origin::Default);
+    }
+
+    #[test]
+    fn credentials_named_like_variables_count_as_variables() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("BEAST_UDP_PORT"), "77\n").unwrap();
+        fs::write(folder.path().join("instance.key"), "other").unwrap();
+        assert_eq!(credentials(folder.path()), [("BEAST_UDP_PORT".to_owned(), "77".to_owned())]);
+        assert_eq!(credentials(&folder.path().join("none")), []);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The settings of the machine under us: check, apply, undo and plan.
+//! The machine under us: its settings (check, apply, undo and plan), and its service manager.
 //!
 //! What is set, why and how stands once, in the shell files of `tuning/`, because whoever looks after a
 //! machine reads shell, and runs it where this program is not. They are compiled in, so that a single
 //! binary has them too.
+
+pub mod notify;
 
 use std::fmt::Write as _;
 use std::process::Command;

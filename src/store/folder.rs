@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 use crate::account::Token;
 
+/// The file of the instance key, and the name of its credential.
+const INSTANCE_KEY: &str = "instance.key";
+
 /// A data folder, held alone from the first look to the last file made: two processes that start at
 /// once must not both make the first of something.
 pub(super) struct Folder {
@@ -49,8 +52,17 @@ impl Folder {
         self.path.join("beast.sqlite")
     }
 
+    /// The instance key that the service manager has handed us as a credential, or the one in the folder.
     pub(super) fn instance_key(&self) -> PathBuf {
-        self.path.join("instance.key")
+        let handed =
+            std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(INSTANCE_KEY));
+        handed.filter(|path| path.exists()).unwrap_or_else(|| self.path.join(INSTANCE_KEY))
+    }
+
+    /// Whether the service manager guards this file, by a folder that nobody else can enter. It may
+    /// grant a service its credentials by an access list, which looks like a mode of the group.
+    pub(super) fn is_guarded(path: &Path) -> bool {
+        path.starts_with("/run/credentials")
     }
 
     /// Makes an empty database file of mode 0600, or narrows the mode of the one there is. SQLite

@@ -35,7 +35,7 @@ impl InstanceKey {
             file => file.map_err(unusable)?,
         };
         let mode = file.metadata().map_err(unusable)?.mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if mode & 0o077 != 0 && !Folder::is_guarded(&path) {
             return Err(StoreError::InstanceKeyReadable { path, mode });
         }
         let mut bytes = Vec::with_capacity(KEY_LEN + 1);

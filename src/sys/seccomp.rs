@@ -9,24 +9,35 @@ use std::io;
 /// # Errors
 /// The kernel's: built without seccomp.
 pub fn refuse_io_uring() -> io::Result<()> {
-    let first = u32::try_from(libc::SYS_io_uring_setup).unwrap_or(u32::MAX);
-    let last = u32::try_from(libc::SYS_io_uring_register).unwrap_or(u32::MAX);
+    refuse_calls(&[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register])
+}
+
+/// Makes these calls, at most 200, fail in the same way.
+///
+/// # Errors
+/// More than 200; or the kernel's: built without seccomp.
+pub fn refuse_calls(calls: &[i64]) -> io::Result<()> {
     let statement = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
     let refuse = libc::SECCOMP_RET_ERRNO | (libc::EPERM as u32 & libc::SECCOMP_RET_DATA);
-    // The calls are numbered 425 to 427 on every architecture, so theirs need not be looked at.
-    let mut program = [
-        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 2, first),
-        statement(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K, 1, 0, last),
-        statement(libc::BPF_RET | libc::BPF_K, 0, 0, refuse),
-        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    if calls.len() > 200 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than 200 calls to refuse"));
+    }
+    let mut statements = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (index, call) in calls.iter().enumerate() {
+        // A match jumps over the other comparisons and the leave to go on.
+        let over = u8::try_from(calls.len() - index).unwrap_or(u8::MAX);
+        let number = u32::try_from(*call).unwrap_or(u32::MAX);
+        statements.push(statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, over, 0, number));
+    }
+    statements.push(statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    statements.push(statement(libc::BPF_RET | libc::BPF_K, 0, 0, refuse));
+    let program = libc::sock_fprog { len: statements.len() as u16, filter: statements.as_mut_ptr() };
     // SAFETY: takes five numbers and no pointer.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the program and its statements live through the call, which copies them.
+    // SAFETY: the vector of statements and the program that points to it live through the call, which
+    // copies both.
     let result =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
