@@ -90,7 +90,7 @@ impl Seen {
 
 /// Loads the server with all protocols, kills it after a while, and tells what was seen.
 fn load(server: Process, load_for: Duration, numbers: &AtomicU64) -> Seen {
-    let (udp, http, token) = (v4(&server.udp), v4(&server.http), server.token.clone());
+    let (udp, http, token) = (v4(&server.udp), v4(&server.http), server.token);
     let killed = &AtomicBool::new(false);
     let mut seen = Seen::default();
     std::thread::scope(|scope| {
