@@ -110,6 +110,7 @@ fn keys_count_from_when_they_are_made_until_they_are_revoked() {
             networks: Vec::new(),
             note: String::new(),
             admin: false,
+            expires: None,
         };
         let token = store.add_key(&new).unwrap();
         let other = running.client.with(token);

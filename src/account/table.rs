@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::Serialize;
+
 use super::{Network, SecretHash, V2Key};
 use crate::time::UnixNs;
 
@@ -42,7 +44,7 @@ pub struct KeyLimit {
 }
 
 /// What a key may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tier {
     /// What people call it.
     pub name: String,

@@ -1,13 +1,17 @@
-//! `beast keys add|list|revoke`.
+//! `beast keys`: makes keys, shows them and changes what they may do.
 
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::time::Duration;
 
 use beast::account::Network;
-use beast::store::{KeyRow, NewKey, Store, StoreError};
+use beast::store::{KeyRow, NewKey, Store, StoreError, StoreOptions};
+use beast::time::UnixNs;
 use clap::{Args, Subcommand};
 
 use super::{Failure, Outcome, SettingsArgs, print};
+
+mod tiers;
+mod when;
 
 /// Arguments of `beast keys`.
 #[derive(Debug, Args)]
@@ -24,6 +28,16 @@ enum KeysCommand {
     List(ListArgs),
     /// Revoke a key for ever
     Revoke(RevokeArgs),
+    /// Give a key another tier
+    SetTier(SetTierArgs),
+    /// Say from when on a key may not be used
+    SetExpiry(SetExpiryArgs),
+    /// Give a key a new secret and print it, once; the old one goes on for a while
+    Rotate(RotateArgs),
+    /// Change the note of a key
+    Note(NoteArgs),
+    /// List the tiers, or make and change them
+    Tiers(tiers::TiersArgs),
 }
 
 #[derive(Debug, Args)]
@@ -31,13 +45,17 @@ struct AddArgs {
     /// The account it belongs to; made if there is none of that name.
     #[arg(long, value_name = "NAME", default_value = "operator")]
     account: String,
-    /// What it may use: free, basic, pro, lifetime, partner, stress.
+    /// What it may use: one of `beast keys tiers`.
     #[arg(long, value_name = "TIER", default_value = "basic")]
     tier: String,
     /// From where it may use UDP v1, such as 10.0.0.0/8; may be repeated. Without one: from
     /// everywhere, or, in an unlimited tier, from loopback and private networks.
     #[arg(long = "network", value_name = "CIDR")]
     networks: Vec<Network>,
+    /// From when on it may not be used: 2027-01-31 or 2027-01-31T18:00:00 (UTC), 90d or 24h from now,
+    /// never.
+    #[arg(long, value_name = "WHEN", value_parser = when::expiry, default_value = "never")]
+    expires: Expiry,
     /// What you want to remember about it
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
@@ -69,14 +87,76 @@ struct RevokeArgs {
     settings: SettingsArgs,
 }
 
+#[derive(Debug, Args)]
+struct SetTierArgs {
+    /// The key as `beast keys list` shows it, or a beginning that no other key has.
+    #[arg(value_name = "PUBLIC_ID|PREFIX")]
+    key: String,
+    /// One of `beast keys tiers`.
+    #[arg(value_name = "TIER")]
+    tier: String,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+struct SetExpiryArgs {
+    /// The key as `beast keys list` shows it, or a beginning that no other key has.
+    #[arg(value_name = "PUBLIC_ID|PREFIX")]
+    key: String,
+    /// 2027-01-31 or 2027-01-31T18:00:00 (UTC), 90d or 24h from now, never.
+    #[arg(value_name = "WHEN", value_parser = when::expiry)]
+    expires: Expiry,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+struct RotateArgs {
+    /// The key as `beast keys list` shows it, or a beginning that no other key has.
+    #[arg(value_name = "PUBLIC_ID|PREFIX")]
+    key: String,
+    /// How long the old secret goes on beside the new one: 24h, 30m, 7d; 0s ends all old ones at once.
+    #[arg(long, value_name = "LENGTH", value_parser = when::duration, default_value = "24h")]
+    overlap: Duration,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+struct NoteArgs {
+    /// The key as `beast keys list` shows it, or a beginning that no other key has.
+    #[arg(value_name = "PUBLIC_ID|PREFIX")]
+    key: String,
+    /// The new note; an empty one removes it.
+    #[arg(value_name = "TEXT")]
+    note: String,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// From when on a key may not be used; a name of its own, because clap reads a bare `Option` as an
+/// argument that may be left out.
+type Expiry = Option<UnixNs>;
+
 /// Carries out `beast keys`: results on standard output, remarks on standard error.
 pub(crate) fn run(args: &KeysArgs) -> Outcome {
     let settings = match &args.command {
         KeysCommand::Add(add) => &add.settings,
         KeysCommand::List(list) => &list.settings,
         KeysCommand::Revoke(revoke) => &revoke.settings,
+        KeysCommand::SetTier(set) => &set.settings,
+        KeysCommand::SetExpiry(set) => &set.settings,
+        KeysCommand::Rotate(rotate) => &rotate.settings,
+        KeysCommand::Note(note) => &note.settings,
+        KeysCommand::Tiers(tiers) => tiers.settings(),
     };
-    let said = execute(args, &settings.load()?.config.data_dir).map_err(failure)?;
+    let store = StoreOptions::from(&settings.load()?.config.data_dir);
+    let said = execute(args, &store).map_err(failure)?;
     // The token matters, the remark does not.
     let _ = io::stderr().write_all(said.remark.as_bytes());
     Ok(print(&said.result)?)
@@ -85,9 +165,10 @@ pub(crate) fn run(args: &KeysArgs) -> Outcome {
 fn failure(error: StoreError) -> Failure {
     let (what, cure) = (error.what(), error.cure());
     match error {
-        StoreError::UnknownTier { .. } | StoreError::BadText { .. } | StoreError::NotAKey { .. } => {
-            Failure::usage(what, cure)
-        }
+        StoreError::UnknownTier { .. }
+        | StoreError::BadText { .. }
+        | StoreError::EmptyTier { .. }
+        | StoreError::NotAKey { .. } => Failure::usage(what, cure),
         _ => Failure::runtime(what, cure),
     }
 }
@@ -98,22 +179,47 @@ struct Said {
     remark: String,
 }
 
-fn execute(args: &KeysArgs, data_dir: &Path) -> Result<Said, StoreError> {
+fn execute(args: &KeysArgs, store: &StoreOptions) -> Result<Said, StoreError> {
     match &args.command {
-        KeysCommand::Add(args) => add(args, data_dir),
-        KeysCommand::List(args) => list(args, data_dir),
-        KeysCommand::Revoke(args) => revoke(args, data_dir),
+        KeysCommand::Add(args) => add(args, store),
+        KeysCommand::List(args) => list(args, store),
+        KeysCommand::Revoke(args) => revoke(args, store),
+        KeysCommand::SetTier(args) => {
+            let key = Store::open_existing(store)?.set_key_tier(&args.key, &args.tier)?;
+            let result = format!("Tier of {} is {} now.\n", named(&key), key.tier);
+            Ok(Said { result, remark: IN_FORCE.to_owned() })
+        }
+        KeysCommand::SetExpiry(args) => {
+            let key = Store::open_existing(store)?.set_key_expiry(&args.key, args.expires)?;
+            let when = key.expires.as_deref().unwrap_or("never");
+            Ok(Said { result: format!("Expiry of {}: {when}.\n", named(&key)), remark: IN_FORCE.to_owned() })
+        }
+        KeysCommand::Rotate(args) => rotate(args, store),
+        KeysCommand::Note(args) => {
+            let key = Store::open_existing(store)?.set_key_note(&args.key, &args.note)?;
+            Ok(Said { result: format!("Noted: {}.\n", named(&key)), ..Said::default() })
+        }
+        KeysCommand::Tiers(args) => args.execute(store),
     }
 }
 
-fn add(args: &AddArgs, data_dir: &Path) -> Result<Said, StoreError> {
-    let store = Store::open(data_dir)?;
+const IN_FORCE: &str = "A running server holds it to that within two seconds.\n";
+
+/// A key as messages call it.
+fn named(row: &KeyRow) -> String {
+    let note = if row.note.is_empty() { String::new() } else { format!(", \"{}\"", row.note) };
+    format!("{}… of account '{}'{note}", row.key, row.account)
+}
+
+fn add(args: &AddArgs, store: &StoreOptions) -> Result<Said, StoreError> {
+    let store = Store::open(store)?;
     let token = store.add_key(&NewKey {
         account: args.account.clone(),
         tier: args.tier.clone(),
         networks: args.networks.clone(),
         note: args.note.clone(),
         admin: args.admin,
+        expires: args.expires,
     })?;
     Ok(Said {
         result: format!("{}\n", token.reveal()),
@@ -124,48 +230,85 @@ fn add(args: &AddArgs, data_dir: &Path) -> Result<Said, StoreError> {
     })
 }
 
-fn list(args: &ListArgs, data_dir: &Path) -> Result<Said, StoreError> {
-    let rows = Store::open_existing(data_dir)?.list_keys()?;
+fn rotate(args: &RotateArgs, store: &StoreOptions) -> Result<Said, StoreError> {
+    let rotated = Store::open(store)?.rotate_key(&args.key, args.overlap)?;
+    let old = match rotated.key.old.last() {
+        Some(old) => format!("{}… goes on until {}", old.key, old.until),
+        None => "the old one ends within two seconds".to_owned(),
+    };
+    Ok(Said {
+        result: format!("{}\n", rotated.token.reveal()),
+        remark: format!(
+            "A new secret for {}; {old}. Keep it now: it is not stored and cannot be shown again.\n",
+            named(&rotated.key)
+        ),
+    })
+}
+
+fn list(args: &ListArgs, store: &StoreOptions) -> Result<Said, StoreError> {
+    let rows = Store::open_existing(store)?.list_keys()?;
     let result = if args.json { json(&rows) } else { table(&rows) };
     let remark = if rows.is_empty() { "There is no key yet: make one with `beast keys add`.\n" } else { "" };
     Ok(Said { result, remark: remark.to_owned() })
 }
 
-fn revoke(args: &RevokeArgs, data_dir: &Path) -> Result<Said, StoreError> {
-    let revoked = Store::open_existing(data_dir)?.revoke(&args.key)?;
-    let KeyRow { key, account, note, revoked: at, .. } = &revoked.key;
-    let note = if note.is_empty() { String::new() } else { format!(", \"{note}\"") };
-    let named = format!("{key}… of account '{account}'{note}");
+fn revoke(args: &RevokeArgs, store: &StoreOptions) -> Result<Said, StoreError> {
+    let revoked = Store::open_existing(store)?.revoke(&args.key)?;
+    let named = named(&revoked.key);
     let result = if revoked.already {
-        format!("{named} was revoked before, at {}.\n", at.as_deref().unwrap_or("an unknown time"))
+        let at = revoked.key.revoked.as_deref().unwrap_or("an unknown time");
+        format!("{named} was revoked before, at {at}.\n")
     } else {
         format!("Revoked {named}. A running server refuses it within two seconds.\n")
     };
     Ok(Said { result, remark: String::new() })
 }
 
-fn json(rows: &[KeyRow]) -> String {
+fn json(rows: &impl serde::Serialize) -> String {
     // Strings and numbers only: there is nothing in a row that JSON could refuse.
     serde_json::to_string_pretty(rows).map(|text| text + "\n").unwrap_or_default()
 }
 
 fn table(rows: &[KeyRow]) -> String {
-    const HEAD: [&str; 7] = ["KEY", "ACCOUNT", "TIER", "NETWORKS", "CREATED", "STATE", "NOTE"];
-    let mut lines = vec![HEAD.map(str::to_owned)];
-    lines.extend(rows.iter().map(|row| {
+    let head = ["KEY", "ACCOUNT", "TIER", "STATE", "EXPIRES", "USED", "NETWORKS", "CREATED", "NOTE"];
+    let mut lines = vec![head.map(str::to_owned)];
+    for row in rows {
         let networks = if row.networks.is_empty() { "-".to_owned() } else { row.networks.join(",") };
         let state = match &row.revoked {
             Some(at) => format!("revoked {at}"),
+            None if row.expired => "expired".to_owned(),
             None if row.admin => "live, admin".to_owned(),
             None => "live".to_owned(),
         };
-        let key = format!("{}…", row.key);
-        [key, row.account.clone(), row.tier.clone(), networks, row.created.clone(), state, row.note.clone()]
-    }));
+        let text = |text: &str| text.to_owned();
+        lines.push([
+            format!("{}…", row.key),
+            text(&row.account),
+            text(&row.tier),
+            state,
+            text(row.expires.as_deref().unwrap_or("-")),
+            row.used_this_month.to_string(),
+            networks,
+            text(&row.created),
+            text(&row.note),
+        ]);
+        for old in row.old.iter().filter(|_| row.revoked.is_none()) {
+            let mut line: [String; 9] = Default::default();
+            line[0] = format!("{}…", old.key);
+            line[3] = text("replaced");
+            line[4] = text(&old.until);
+            lines.push(line);
+        }
+    }
+    columns(&lines)
+}
+
+/// Lines of cells, each column as wide as its widest cell.
+fn columns<const N: usize>(lines: &[[String; N]]) -> String {
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; HEAD.len()] = std::array::from_fn(width);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
-    for line in &lines {
+    for line in lines {
         let padded: Vec<String> =
             line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text.push_str(padded.join("  ").trim_end());
@@ -175,93 +318,4 @@ fn table(rows: &[KeyRow]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-    use beast::account::Token;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(flatten)]
-        keys: KeysArgs,
-    }
-
-    fn parse(line: &[&str]) -> Result<KeysArgs, String> {
-        let words = ["keys"].iter().chain(line);
-        Line::try_parse_from(words).map(|line| line.keys).map_err(|error| error.to_string())
-    }
-
-    fn say(data: &Path, line: &[&str]) -> Result<Said, String> {
-        execute(&parse(line)?, data).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_key_is_added_listed_and_revoked() {
-        let data = tempfile::tempdir().unwrap();
-        let data = data.path();
-        let line = [
-            "add",
-            "--account",
-            "Ann",
-            "--tier",
-            "pro",
-            "--network",
-            "10.0.0.0/8",
-            "--network",
-            "::1",
-            "--note",
-            "desk 4",
-            "--admin",
-        ];
-        let said = say(data, &line).unwrap();
-        let token = said.result.trim_end();
-        let public = &token[..16];
-        assert!(Token::parse(token.as_bytes()).is_ok());
-        assert!(said.remark.contains("cannot be shown again") && !said.remark.contains(token));
-
-        let listed = say(data, &["list"]).unwrap().result;
-        assert!(listed.starts_with("KEY "), "{listed}");
-        let row = listed.lines().nth(1).unwrap();
-        for part in [&format!("{public}…  Ann"), "pro", "10.0.0.0/8,::1/128", "live, admin", "desk 4"] {
-            assert!(row.contains(part), "{row}");
-        }
-        assert!(!listed.contains(&token[16..]));
-
-        let listed: serde_json::Value =
-            serde_json::from_str(&say(data, &["list", "--json"]).unwrap().result).unwrap();
-        assert_eq!(listed[0]["key"], public);
-        assert_eq!(listed[0]["networks"][1], "::1/128");
-        assert_eq!(listed[0]["revoked"], serde_json::Value::Null);
-
-        let said = say(data, &["revoke", &public[..10]]).unwrap().result;
-        assert!(said.contains(&format!("Revoked {public}… of account 'Ann', \"desk 4\".")), "{said}");
-        assert!(say(data, &["list"]).unwrap().result.contains("revoked 2"));
-        assert!(say(data, &["revoke", public]).unwrap().result.contains("was revoked before, at 2"));
-    }
-
-    #[test]
-    fn mistakes_are_answered_with_the_cure() {
-        let data = tempfile::tempdir().unwrap();
-        let data = data.path();
-        let missing = say(&data.join("typo"), &["list"]).unwrap_err();
-        assert!(missing.contains("--data") && !data.join("typo").exists(), "{missing}");
-        assert!(say(data, &["revoke", "tb_0"]).unwrap_err().contains("there is no beast.sqlite"));
-
-        let tier = say(data, &["add", "--tier", "gold"]).unwrap_err();
-        assert_eq!(
-            tier,
-            "there is no tier 'gold'; choose one of free, basic, lifetime, pro, stress, partner"
-        );
-        assert!(say(data, &["list"]).unwrap().remark.contains("There is no key yet"));
-        assert!(say(data, &["add", "--network", "10.1.0.0/8"]).unwrap_err().contains("write 10.0.0.0/8"));
-        assert!(say(data, &["add", "--note", "two\nlines"]).unwrap_err().contains("one line"));
-        assert!(say(data, &["add", "--account", ""]).unwrap_err().contains("account name"));
-        assert!(
-            say(data, &["revoke", "tb_0000000000000"])
-                .unwrap_err()
-                .contains("no key begins with tb_0000000000000")
-        );
-        assert!(parse(&["revoke"]).is_err() && parse(&[]).is_err());
-    }
-}
+mod tests;

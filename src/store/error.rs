@@ -114,6 +114,18 @@ pub enum StoreError {
         /// Where it was thought to stand.
         from: u64,
     },
+    /// The key was revoked, and that is for ever.
+    RevokedKey {
+        /// Its public text.
+        key: String,
+        /// When, in UTC.
+        at: String,
+    },
+    /// A limited tier without a rate or a burst would admit nothing.
+    EmptyTier {
+        /// Its name.
+        name: String,
+    },
     /// The file for the first key is taken.
     FirstKeyExists {
         /// That file.
@@ -168,6 +180,13 @@ impl StoreError {
             Self::AmbiguousKey { found, matches } => {
                 format!("{} keys begin with {found}: {}", matches.len(), matches.join(", "))
             }
+            Self::RevokedKey { key, at } => format!("key {key} was revoked at {at}, for ever"),
+            Self::EmptyTier { name } => {
+                format!(
+                    "tier '{}' would admit nothing: its rate and its burst must be above 0",
+                    name.escape_debug()
+                )
+            }
             Self::FirstKeyExists { path } => {
                 format!("{} is there already, with the key of another database", path.display())
             }
@@ -218,6 +237,10 @@ impl StoreError {
                 "see the keys there are with `beast keys list`".to_owned()
             }
             Self::AmbiguousKey { .. } => "give more of it".to_owned(),
+            Self::RevokedKey { .. } => "make a new key with `beast keys add`".to_owned(),
+            Self::EmptyTier { .. } => {
+                "give it both, or make it unlimited; to stop a key, revoke it".to_owned()
+            }
             Self::FirstKeyExists { .. } => {
                 "move it away and start again, so that this database's first key can be written there"
                     .to_owned()

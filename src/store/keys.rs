@@ -1,15 +1,17 @@
 //! Accounts and keys in the store.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::db::{Db, DbError, Row, Value, database};
 use super::instance_key::{InstanceKey, V2Pair};
 use super::{Store, StoreError};
-use crate::account::{Key, Network, PUBLIC_TEXT_LEN, SecretHash, TOKEN_LEN, Tier, Token, public_text};
+use crate::account::{Key, Month, Network, PUBLIC_TEXT_LEN, SecretHash, TOKEN_LEN, Tier, Token, public_text};
 use crate::time::{Clock as _, RealClock, UnixNs, calendar};
 
-const NAME_LEN_MAX: usize = 64;
-const NOTE_LEN_MAX: usize = 200;
+pub(super) const NAME_LEN_MAX: usize = 64;
+pub(super) const NOTE_LEN_MAX: usize = 200;
 
 /// What a new key is to be.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct NewKey {
     pub note: String,
     /// Whether it may see every key's usage.
     pub admin: bool,
+    /// From when on it may not be used; `None` is never.
+    pub expires: Option<UnixNs>,
 }
 
 /// A key as people are shown it.
@@ -47,6 +51,24 @@ pub struct KeyRow {
     pub created: String,
     /// When it was revoked, likewise.
     pub revoked: Option<String>,
+    /// From when on it may not be used, likewise.
+    pub expires: Option<String>,
+    /// Whether that is over.
+    pub expired: bool,
+    /// Secrets that were replaced and still work, the newest last.
+    pub old: Vec<OldSecret>,
+    /// Requests answered with a price since the month of UTC began, as far as they have been drained
+    /// from the journal.
+    pub used_this_month: u64,
+}
+
+/// A secret that a rotation has replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OldSecret {
+    /// The public text it goes under.
+    pub key: String,
+    /// Until when it works, in UTC.
+    pub until: String,
 }
 
 /// What a revocation did.
@@ -93,6 +115,7 @@ impl Store {
                 note: "made on the first start".to_owned(),
                 // Whoever starts the server is its operator.
                 admin: true,
+                expires: None,
             };
             let token = self.insert(db, &new)?;
             deliver(&token)?;
@@ -116,26 +139,11 @@ impl Store {
     /// No key or several begin so, or the database refused.
     pub fn revoke(&self, text: &str) -> Result<Revoked, StoreError> {
         let doing = "revoke the key";
-        let prefix = public_prefix(text)?;
         self.lend(doing)?.transaction(doing, |db| {
-            let mut found = rows(db).map_err(database(doing))?;
-            found.retain(|row| row.key.starts_with(&prefix));
-            if found.iter().any(|row| row.revoked.is_none()) {
-                found.retain(|row| row.revoked.is_none());
-            }
-            let key = match found.as_slice() {
-                [] => return Err(StoreError::UnknownKey { found: prefix }),
-                [key] => key.clone(),
-                several => {
-                    let matches = several.iter().map(|row| row.key.clone()).collect();
-                    return Err(StoreError::AmbiguousKey { found: prefix, matches });
-                }
-            };
+            let key = find(db, text, doing)?;
             let revoke = "UPDATE keys SET revoked_ms = ?1 WHERE id = ?2 AND revoked_ms IS NULL";
             let changed = db.execute(revoke, &[now_ms(), key.number.into()]).map_err(database(doing))?;
-            let mut now = rows(db).map_err(database(doing))?;
-            now.retain(|row| row.number == key.number);
-            Ok(Revoked { key: now.pop().unwrap_or(key), already: changed == 0 })
+            Ok(Revoked { key: row_of(db, key.number, doing)?, already: changed == 0 })
         })
     }
 
@@ -146,16 +154,13 @@ impl Store {
     pub fn load_keys(&self) -> Result<Vec<Key>, StoreError> {
         let doing = "load the keys";
         let instance_key = self.instance_key()?;
-        let rows = self
-            .lend(doing)?
-            .query(
-                "SELECT k.public_id, k.id, k.account_id, k.secret_hash, k.v2_sealed, k.networks,
-                        t.name, t.unlimited, t.qps, t.burst, t.monthly_cap, k.admin
-                 FROM keys k JOIN tiers t ON t.name = k.tier WHERE k.revoked_ms IS NULL ORDER BY k.id",
-                &[],
-            )
-            .map_err(database(doing))?;
-        rows.iter().map(|row| live_key(row, instance_key)).collect()
+        let mut db = self.lend(doing)?;
+        let mut rows = db.query(&live("k.public_id, k.secret_hash, k.v2_sealed, k.expires_ms", ""), &[]);
+        let old = live("o.public_id, o.secret_hash, o.v2_sealed, o.until_ms", OLD);
+        if let Ok(rows) = &mut rows {
+            rows.extend(db.query(&old, &[now_ms()]).map_err(database(doing))?);
+        }
+        rows.map_err(database(doing))?.iter().map(|row| live_key(row, instance_key)).collect()
     }
 
     /// Rises with every change to keys and tiers, whichever process made it. Read it before
@@ -180,7 +185,7 @@ impl Store {
         rows.first().map(sealed).transpose().map_err(database(doing))
     }
 
-    fn instance_key(&self) -> Result<&InstanceKey, StoreError> {
+    pub(super) fn instance_key(&self) -> Result<&InstanceKey, StoreError> {
         let missing = || StoreError::InstanceKeyMissing { path: self.folder.join("instance.key") };
         self.instance_key.as_ref().ok_or_else(missing)
     }
@@ -205,8 +210,8 @@ impl Store {
         let networks: Vec<String> = new.networks.iter().map(ToString::to_string).collect();
         db.execute(
             "INSERT INTO keys (account_id, public_id, secret_hash, v2_sealed, tier, networks, note, admin,
-                               created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                               created_ms, expires_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             &[
                 account.into(),
                 token.public_id().cast_signed().into(),
@@ -217,6 +222,7 @@ impl Store {
                 new.note.as_str().into(),
                 new.admin.into(),
                 now_ms(),
+                new.expires.map_or(Value::Null, |at| at.ms().into()),
             ],
         )
         .map_err(doing())?;
@@ -225,11 +231,16 @@ impl Store {
     }
 }
 
-fn now_ms() -> Value {
+pub(super) fn now_ms() -> Value {
     RealClock.now().unix.ms().into()
 }
 
-fn check_text(what: &'static str, text: &str, len_min: usize, len_max: usize) -> Result<(), StoreError> {
+pub(super) fn check_text(
+    what: &'static str,
+    text: &str,
+    len_min: usize,
+    len_max: usize,
+) -> Result<(), StoreError> {
     let len = text.chars().count();
     if len < len_min || len > len_max || text.chars().any(char::is_control) || text.trim() != text {
         return Err(StoreError::BadText { what, len_max });
@@ -237,7 +248,7 @@ fn check_text(what: &'static str, text: &str, len_min: usize, len_max: usize) ->
     Ok(())
 }
 
-fn check_tier(db: &mut Db, tier: &str) -> Result<(), StoreError> {
+pub(super) fn check_tier(db: &mut Db, tier: &str) -> Result<(), StoreError> {
     let names = |db: &mut Db| -> Result<Vec<String>, DbError> {
         let rows = db.query("SELECT name FROM tiers ORDER BY unlimited, qps, name", &[])?;
         rows.iter().map(|row| row.text(0).map(ToOwned::to_owned)).collect()
@@ -249,19 +260,56 @@ fn check_tier(db: &mut Db, tier: &str) -> Result<(), StoreError> {
     Err(StoreError::UnknownTier { found: tier.to_owned(), known })
 }
 
+/// The one key that goes, or in a rotation went, under what a person gave. Revoked ones count only
+/// where no live one does.
+pub(super) fn find(db: &mut Db, text: &str, doing: &'static str) -> Result<KeyRow, StoreError> {
+    let prefix = public_prefix(text)?;
+    let mut found = rows(db).map_err(database(doing))?;
+    let old = |row: &KeyRow| row.old.iter().any(|old| old.key.starts_with(&prefix));
+    found.retain(|row| row.key.starts_with(&prefix) || old(row));
+    if found.iter().any(|row| row.revoked.is_none()) {
+        found.retain(|row| row.revoked.is_none());
+    }
+    match found.as_slice() {
+        [] => Err(StoreError::UnknownKey { found: prefix }),
+        [key] => Ok(key.clone()),
+        several => {
+            let matches = several.iter().map(|row| row.key.clone()).collect();
+            Err(StoreError::AmbiguousKey { found: prefix, matches })
+        }
+    }
+}
+
+/// The row of a key's number.
+pub(super) fn row_of(db: &mut Db, number: u32, doing: &'static str) -> Result<KeyRow, StoreError> {
+    let missing = || DbError::Content("the key's row is missing".to_owned());
+    let found =
+        rows(db).and_then(|rows| rows.into_iter().find(|row| row.number == number).ok_or_else(missing));
+    found.map_err(database(doing))
+}
+
 /// All rows, oldest first.
 fn rows(db: &mut Db) -> Result<Vec<KeyRow>, DbError> {
+    let now = RealClock.now().unix;
+    let mut old: HashMap<u32, Vec<OldSecret>> = HashMap::new();
+    let sql = "SELECT key_id, public_id, until_ms FROM old_secrets WHERE until_ms > ?1 ORDER BY until_ms";
+    for row in db.query(sql, &[now.ms().into()])? {
+        let key = public_text(row.int::<i64>(1)?.cast_unsigned());
+        old.entry(row.int(0)?).or_default().push(OldSecret { key, until: utc(row.int(2)?) });
+    }
+    let used = month_use(db, Month::of(now))?;
     let rows = db.query(
         "SELECT k.public_id, k.id, a.name, k.tier, k.networks, k.note, k.created_ms, k.revoked_ms,
-                k.admin
+                k.admin, k.expires_ms
          FROM keys k JOIN accounts a ON a.id = k.account_id ORDER BY k.id",
         &[],
     )?;
-    let utc = |ms: i64| calendar::date_time(ms.max(0).cast_unsigned() / 1_000, 'T') + "Z";
-    let key = |row: &Row| {
+    let mut key = |row: &Row| {
+        let number = row.int(1)?;
+        let expires_ms = row.int_or_null(9)?;
         Ok(KeyRow {
             key: public_text(row.int::<i64>(0)?.cast_unsigned()),
-            number: row.int(1)?,
+            number,
             account: row.text(2)?.to_owned(),
             tier: row.text(3)?.to_owned(),
             networks: row.text(4)?.split_whitespace().map(ToOwned::to_owned).collect(),
@@ -269,24 +317,56 @@ fn rows(db: &mut Db) -> Result<Vec<KeyRow>, DbError> {
             created: utc(row.int(6)?),
             revoked: row.int_or_null(7)?.map(utc),
             admin: row.int::<i64>(8)? != 0,
+            expires: expires_ms.map(utc),
+            expired: expires_ms.is_some_and(|at| at.max(0).cast_unsigned() <= now.ms()),
+            old: old.remove(&number).unwrap_or_default(),
+            used_this_month: used.get(&number).copied().unwrap_or(0),
         })
     };
-    rows.iter().map(key).collect()
+    rows.iter().map(&mut key).collect()
 }
+
+/// Unix milliseconds for people.
+fn utc(ms: i64) -> String {
+    calendar::date_time(ms.max(0).cast_unsigned() / 1_000, 'T') + "Z"
+}
+
+/// Requests of a month that were answered with a price, by key.
+fn month_use(db: &mut Db, month: Month) -> Result<HashMap<u32, u64>, DbError> {
+    let sql = "SELECT key_id, requests FROM usage_months WHERE month = ?1 AND status = 0";
+    let rows = db.query(sql, &[month.year_month().into()])?;
+    rows.iter().map(|row| Ok((row.int(0)?, row.int(1)?))).collect()
+}
+
+/// Asks for the live keys, with what belongs to one secret.
+fn live(secret: &str, old: &str) -> String {
+    format!(
+        "SELECT {secret}, k.expires_ms, k.id, k.account_id, k.networks, k.admin,
+                t.name, t.unlimited, t.qps, t.burst, t.monthly_cap
+         FROM keys k JOIN tiers t ON t.name = k.tier {old} WHERE k.revoked_ms IS NULL ORDER BY k.id"
+    )
+}
+
+/// Of secrets that were replaced, those whose overlap goes on.
+const OLD: &str = "JOIN old_secrets o ON o.key_id = k.id AND o.until_ms > ?1";
 
 fn live_key(row: &Row, instance_key: &InstanceKey) -> Result<Key, StoreError> {
     let public_id = row.int::<i64>(0).map_err(database("load the keys"))?.cast_unsigned();
     let damaged = |what: String| StoreError::DamagedKey { key: public_text(public_id), what };
     let field = |error: DbError| damaged(error.to_string());
     let v2 = instance_key
-        .unseal(public_id, row.blob(4).map_err(field)?)
+        .unseal(public_id, row.blob(2).map_err(field)?)
         .ok_or_else(|| damaged("its v2 keys do not open under instance.key".to_owned()))?;
-    let secret_hash = row.blob(3).map_err(field)?.try_into();
-    let networks = row.text(5).map_err(field)?.split_whitespace().map(str::parse);
+    let secret_hash = row.blob(1).map_err(field)?.try_into();
+    let networks = row.text(7).map_err(field)?.split_whitespace().map(str::parse);
     let networks = networks.collect::<Result<Vec<Network>, _>>();
+    // That of the secret and that of the key: what comes first.
+    let ends = [row.int_or_null(3).map_err(field)?, row.int_or_null(4).map_err(field)?];
+    let expires = ends.into_iter().flatten().min();
+    let instant = |ms: i64| UnixNs::from_ms(ms.max(0).cast_unsigned()).unwrap_or(UnixNs::NEVER);
     Ok(Key {
-        number: row.int(1).map_err(field)?,
-        account: row.int(2).map_err(field)?,
+        number: row.int(5).map_err(field)?,
+        account: row.int(6).map_err(field)?,
         public_id,
         secret_hash: SecretHash(
             secret_hash.map_err(|_| damaged("the hash of its secret is not 32 bytes long".to_owned()))?,
@@ -294,15 +374,15 @@ fn live_key(row: &Row, instance_key: &InstanceKey) -> Result<Key, StoreError> {
         v2_request: v2.request,
         v2_answer: v2.answer,
         tier: Tier {
-            name: row.text(6).map_err(field)?.to_owned(),
-            unlimited: row.int::<i64>(7).map_err(field)? != 0,
-            qps: row.int(8).map_err(field)?,
-            burst: row.int(9).map_err(field)?,
-            monthly: row.int_or_null(10).map_err(field)?.map(i64::unsigned_abs),
+            name: row.text(9).map_err(field)?.to_owned(),
+            unlimited: row.int::<i64>(10).map_err(field)? != 0,
+            qps: row.int(11).map_err(field)?,
+            burst: row.int(12).map_err(field)?,
+            monthly: row.int_or_null(13).map_err(field)?.map(i64::unsigned_abs),
         },
         networks: networks.map_err(|error| damaged(error.to_string()))?,
-        admin: row.int::<i64>(11).map_err(field)? != 0,
-        expires: UnixNs::NEVER,
+        admin: row.int::<i64>(8).map_err(field)? != 0,
+        expires: expires.map_or(UnixNs::NEVER, instant),
     })
 }
 

@@ -18,10 +18,12 @@ mod db;
 mod error;
 mod folder;
 mod instance_key;
+mod key_changes;
 mod keys;
 mod options;
 mod pool;
 mod schema;
+mod tiers;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -29,7 +31,8 @@ use std::path::{Path, PathBuf};
 pub use db::{Db, DbError, Row, Value, database};
 pub use error::StoreError;
 pub use folder::write_first_key;
-pub use keys::{KeyRow, NewKey, Revoked};
+pub use key_changes::Rotated;
+pub use keys::{KeyRow, NewKey, OldSecret, Revoked};
 pub use options::{POOL_LEN, StoreOptions, StoreUrl};
 pub use pool::Lent;
 pub use usage::{

@@ -11,17 +11,18 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn execute(store: &Store, sql: &str, params: &[Value]) {
+pub(super) fn execute(store: &Store, sql: &str, params: &[Value]) {
     store.lend("test").unwrap().execute(sql, params).unwrap();
 }
 
-fn new_key(account: &str, tier: &str) -> NewKey {
+pub(super) fn new_key(account: &str, tier: &str) -> NewKey {
     NewKey {
         account: account.to_owned(),
         tier: tier.to_owned(),
         networks: Vec::new(),
         note: String::new(),
         admin: false,
+        expires: None,
     }
 }
 
@@ -29,7 +30,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o777
 }
 
-fn failure<T>(result: Result<T, StoreError>) -> String {
+pub(super) fn failure<T>(result: Result<T, StoreError>) -> String {
     result.map(drop).unwrap_err().to_string()
 }
 

@@ -122,6 +122,7 @@ fn a_revoked_key_stops() {
             networks: Vec::new(),
             note: String::new(),
             admin: false,
+            expires: None,
         };
         let token = store.add_key(&new).unwrap();
         // Several sockets, so that both shards have recognised it.
