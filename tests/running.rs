@@ -103,7 +103,7 @@ fn keys_count_from_when_they_are_made_until_they_are_revoked() {
         let running = Running::start(Config { io, shards, ..btc(&sim) });
         running.client.until("BTC", "65001.5", "kraken-ws");
         let data = running.data.path().join("data");
-        let mut store = Store::open(&data).unwrap();
+        let store = Store::open(&data).unwrap();
         let new = NewKey {
             account: "desk".to_owned(),
             tier: "partner".to_owned(),

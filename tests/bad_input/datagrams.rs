@@ -115,7 +115,7 @@ fn v2_that_is_cut_forged_or_unknown() {
 #[test]
 fn a_revoked_key_stops() {
     on_both_engines(|running| {
-        let mut store = Store::open(&running.data.path().join("data")).unwrap();
+        let store = Store::open(&running.data.path().join("data")).unwrap();
         let new = NewKey {
             account: "revoked".to_owned(),
             tier: "partner".to_owned(),
