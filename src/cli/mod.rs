@@ -9,6 +9,7 @@ mod host;
 mod keys;
 mod leave;
 mod listen;
+mod load;
 mod manager;
 mod serve;
 mod settings_args;
@@ -42,6 +43,9 @@ enum Command {
 
     /// Simulate the exchanges on loopback
     ExchangeSim(exchange_sim::ExchangeSimArgs),
+
+    /// Load a server and measure it
+    Load(load::LoadArgs),
 
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
@@ -89,6 +93,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Feeds(args) => feeds::run(&args),
         Command::ExchangeSim(args) => exchange_sim::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Host(args) => host::run(&args),

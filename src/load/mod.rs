@@ -44,7 +44,7 @@ pub use knee::KneeBounds;
 pub use part::{PartCommand, be_part};
 pub use raw::{Raw, RawError, RawId, hex};
 pub use requests::{Echo, Requests, Verdict, WireId};
-pub use run::{ENDURANCE_SHARE, Mode, Progress, RunOptions, run};
+pub use run::{ENDURANCE_SHARE, Mode, Progress, RunOptions, interval_for, run};
 pub use session::{Moment, Pin, Protocol, Session, SessionOptions, StepResult};
 pub use step::{Step, StepPace, Stop};
 pub use tally::Tally;

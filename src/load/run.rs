@@ -484,6 +484,21 @@ impl Whole<'_> {
     }
 }
 
+/// Intervals a run has at most; each is kept until its end.
+const INTERVALS_MAX: u32 = 3_600;
+
+/// How long intervals are to be in such a run: a second, or longer where there would be too many.
+#[must_use]
+pub fn interval_for(mode: &Mode) -> Duration {
+    let longest = match mode {
+        Mode::Run(step) => step.duration,
+        Mode::Ramp { .. } => LEVEL_MAX,
+        Mode::Knee { step, .. } => *step,
+        Mode::Endurance { duration, .. } => *duration,
+    };
+    Duration::from_secs(1).max(longest / INTERVALS_MAX)
+}
+
 /// How long a step will take yet: by its duration, or by the rate at which its requests go.
 fn left(step: &Step, elapsed: Duration, so_far: &Tally) -> Option<Duration> {
     match step.requests {
