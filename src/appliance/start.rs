@@ -412,6 +412,7 @@ impl Starter<'_> {
         let secrets = ShardSecrets { recognizer: random(), budget: random() };
         let keys = Box::new(KeyTable::new(self.keys.to_vec()));
         let mut answerer = Answerer::new(Arc::clone(&self.setup.catalogue), keys, segment, secrets, rest);
+        answerer.set_clock(|| RealClock.now().mono);
         answerer.share_replies(self.topology.shards.len());
         answerer.share_limits(Arc::clone(self.allowances), self.topology.shards.len());
         let options = Options {

@@ -111,7 +111,7 @@ impl RequestId {
     }
 }
 
-/// One answer.
+/// One answer, or one refusal of a valid key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// When the answer was made.
@@ -158,6 +158,12 @@ impl Record {
         status: 0,
         request: RequestId::NONE,
     };
+
+    /// Whether it is about a price, which counts against a key's month, and not about a refusal.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        self.status == 0
+    }
 
     /// As it is stored at that place of a chain.
     #[inline]

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use super::counters::{Counter, Counters};
 use super::links::{Drained, Inbox};
 use super::ready::Ready;
+use super::stopwatch::Stopwatch;
 use crate::account::{Allowances, KeyIndex, KeyTable, Limited, Limiter, Recognizer, ReplyBudget};
 use crate::ledger::{Record, RecordId, RequestId, Segment, Transport};
 use crate::price::{Board, Catalogue, ExchangeId, ListingId, Selection, Symbol};
@@ -80,6 +81,7 @@ pub struct Answerer {
     recognizer: Recognizer,
     limiter: Limiter,
     segment: Segment,
+    stopwatch: Stopwatch,
     budget: ReplyBudget,
     rest: Box<dyn AskRest + Send>,
     /// Where each listing stands with REST.
@@ -148,6 +150,7 @@ impl Answerer {
             limiter: Limiter::new(Arc::new(Allowances::new(0)), 1, &keys),
             keys,
             segment,
+            stopwatch: Stopwatch::default(),
             budget: ReplyBudget::new(secrets.budget),
             rest,
             asked: vec![Asked::No; catalogue.listings().len()],
@@ -180,6 +183,16 @@ impl Answerer {
     /// one with them. Before it is called they are the shard's own.
     pub fn share_limits(&mut self, allowances: Arc<Allowances>, shards: usize) {
         self.limiter = Limiter::new(allowances, shards, &self.keys);
+    }
+
+    /// Gives it a clock to tell latencies by; without one all of them are 0.
+    pub fn set_clock(&mut self, clock: fn() -> MonoNs) {
+        self.stopwatch.set_clock(clock);
+    }
+
+    /// The request that is looked at again next was received then.
+    pub(super) fn waited_since(&mut self, received: MonoNs) {
+        self.stopwatch.received(Some(received));
     }
 
     /// Takes a new table of keys; returns the old one, to be dropped elsewhere.
@@ -261,21 +274,38 @@ impl Answerer {
     #[inline]
     fn record(&mut self, now: Now, entry: Entry<'_>) -> Result<RecordId, Denied> {
         self.limiter.charge(&self.keys, entry.caller.index, now)?;
+        let appended = self.append(now, &entry, 0);
+        if appended.is_none() {
+            self.counters.add(Counter::RecordRefused, 1);
+            self.limiter.discharge(&self.keys, entry.caller.index);
+        }
+        appended.ok_or(Denied::NO_ROOM)
+    }
+
+    /// Writes down that somebody with a valid key was refused, where there is room: a refusal costs
+    /// him nothing, so it is not held back for want of it.
+    #[cold]
+    fn record_refusal(&mut self, now: Now, caller: Caller, transport: Transport, id: &[u8], code: ErrorCode) {
+        let entry = Entry { caller, asset: 0, assets: 0, exchange: 0, transport, id };
+        let _no_room = self.append(now, &entry, code.number());
+    }
+
+    #[inline]
+    fn append(&mut self, now: Now, entry: &Entry<'_>, status: u8) -> Option<RecordId> {
         let record = Record {
             time: now.unix,
+            latency_ns: self.stopwatch.latency_ns(now.mono),
             key: entry.caller.number,
             asset: entry.asset,
             assets: entry.assets,
             exchange: entry.exchange,
             transport: entry.transport,
+            status,
             request: RequestId::new(entry.id),
-            ..Record::EMPTY
         };
-        let appended = self.segment.append(record);
-        if appended.is_none() {
-            self.limiter.discharge(&self.keys, entry.caller.index);
-        }
-        appended.ok_or(Denied::NO_ROOM)
+        let id = self.segment.append(record)?;
+        self.counters.add(Counter::RecordAppended, 1);
+        Some(id)
     }
 
     /// Counts a request against its key's rate, the first time it is looked at.

@@ -83,6 +83,10 @@ counters! {
     UdpWaiting = "request_waiting" "transport=\"udp\"";
     /// Requests waiting for a REST price just now.
     HttpWaiting = "request_waiting" "transport=\"http\"";
+    /// Usage records written: one for each answer with a price, and for each refusal of a valid key.
+    RecordAppended = "record_appended" "";
+    /// Answers that were not given because the journal had no room for their record.
+    RecordRefused = "record_refused" "";
     /// Refusals that got no reply: over the budget of their source, or longer than the request.
     ReplySuppressed = "reply_suppressed" "";
     /// Datagrams the kernel did not take.

@@ -9,6 +9,7 @@ mod ready;
 mod run;
 #[cfg(test)]
 mod simulation;
+mod stopwatch;
 mod tcp;
 #[cfg(test)]
 mod tests;

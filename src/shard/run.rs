@@ -271,7 +271,7 @@ impl Shard {
                 self.wait(listing, deadline, who);
                 engine.release(datagram.buffer);
             }
-            Verdict::Wait(_) => match self.answerer.no_room_to_wait(now, request, room) {
+            Verdict::Wait(_) => match self.answerer.no_room_to_wait(now, peer.ip(), request, room) {
                 Verdict::Send(len) => engine.queue(datagram, len),
                 Verdict::Silent | Verdict::Wait(_) => engine.release(datagram.buffer),
             },
@@ -337,6 +337,8 @@ impl Shard {
     /// Asks again for a request that has waited.
     fn wake<E: Engine>(&mut self, engine: &mut E, now: Now, waiter: Waiter, attempt: Attempt) {
         let deadline = waiter.deadline;
+        let waits_max = u64::try_from(self.options.rest_deadline.as_nanos()).unwrap_or(u64::MAX);
+        self.answerer.waited_since(MonoNs(deadline.0.saturating_sub(waits_max)));
         match waiter.who {
             Who::Conn(conn) => self.wake_conn(engine, now, conn, attempt, deadline),
             Who::Datagram { socket, peer, local, request } => {
@@ -346,7 +348,7 @@ impl Shard {
                     if self.waiting.has_room() {
                         return self.wait(listing, deadline, Who::Datagram { socket, peer, local, request });
                     }
-                    verdict = self.answerer.no_room_to_wait(now, &request, room);
+                    verdict = self.answerer.no_room_to_wait(now, peer.ip(), &request, room);
                 }
                 if let Verdict::Send(len) = verdict
                     && engine.send_late(socket, peer, local, &self.late_room[..len]).is_err()

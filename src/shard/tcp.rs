@@ -197,7 +197,7 @@ impl Shard {
                         if self.waiting.has_room() {
                             return (at, Served::Waits { listing, again: attempt != Attempt::First });
                         }
-                        self.answerer.http_no_room(request.reply(), out);
+                        self.answerer.http_no_room(now, &request, out);
                     }
                     attempt = Attempt::First;
                     at += consumed;

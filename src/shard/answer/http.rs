@@ -117,6 +117,7 @@ impl Answerer {
     ) -> HttpVerdict {
         if attempt == Attempt::First {
             self.counters.add(Counter::HttpReceived, 1);
+            self.stopwatch.received(None);
         }
         let reply = request.reply();
         let refusal = match request.method {
@@ -127,11 +128,7 @@ impl Answerer {
             }
             Method::Other => METHOD,
             Method::Get | Method::Head => match request.path {
-                b"/price" => match self.price(now, request, out, attempt) {
-                    Ok(verdict) => return verdict,
-                    Err(refusal) => refusal,
-                },
-                b"/prices" => match self.prices(now, request, out, attempt) {
+                b"/price" | b"/prices" => match self.keyed(now, request, out, attempt) {
                     Ok(verdict) => return verdict,
                     Err(refusal) => refusal,
                 },
@@ -161,8 +158,11 @@ impl Answerer {
     }
 
     /// Appends the refusal of a request that would have to wait when no more can.
-    pub fn http_no_room(&mut self, reply: Reply, out: &mut Vec<u8>) {
-        self.refuse_http(reply, out, &OVERLOADED);
+    pub fn http_no_room(&mut self, now: Now, request: &Request<'_>, out: &mut Vec<u8>) {
+        if let Ok(caller) = self.http_caller(now, request) {
+            self.record_refusal(now, caller, Transport::Http, id(request), ErrorCode::Overloaded);
+        }
+        self.refuse_http(request.reply(), out, &OVERLOADED);
     }
 
     #[cold]
@@ -174,17 +174,37 @@ impl Answerer {
         respond::error(out, reply, refusal.status, refusal.error, refusal.message, extra);
     }
 
-    /// Whose key a request came with, counted against its rate.
-    fn http_caller(&mut self, now: Now, request: &Request<'_>, attempt: Attempt) -> Result<Caller, Refusal> {
+    /// Answers what needs a key. A refusal of a valid one is written down.
+    fn keyed(
+        &mut self,
+        now: Now,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+        attempt: Attempt,
+    ) -> Result<HttpVerdict, Refusal> {
+        let caller = self.http_caller(now, request)?;
+        let admitted = self.admit(now, caller, attempt).map_err(|denied| denied_http(now, caller, denied));
+        let answered = admitted.and_then(|()| match request.path {
+            b"/price" => self.price(now, caller, request, out, attempt),
+            _ => self.prices(now, caller, request, out, attempt),
+        });
+        if let Err(refusal) = &answered
+            && let Some(code) = ErrorCode::ALL.into_iter().find(|code| code.as_str() == refusal.error)
+        {
+            self.record_refusal(now, caller, Transport::Http, id(request), code);
+        }
+        answered
+    }
+
+    /// Whose key a request came with.
+    fn http_caller(&mut self, now: Now, request: &Request<'_>) -> Result<Caller, Refusal> {
         let token = request.token.ok_or(UNAUTHORIZED)?;
         let index = self.recognizer.recognize(&self.keys, token, now.mono).map_err(|why| match why {
             Unrecognized::Unknown => UNAUTHORIZED,
             Unrecognized::Busy => OVERLOADED,
         })?;
         let key = self.keys.key(index).filter(|key| now.unix < key.expires).ok_or(UNAUTHORIZED)?;
-        let caller = Caller { number: key.number, index };
-        self.admit(now, caller, attempt).map_err(|denied| denied_http(now, caller, denied))?;
-        Ok(caller)
+        Ok(Caller { number: key.number, index })
     }
 
     /// Where a limited key stands once `charged` more are counted against its month.
@@ -196,11 +216,11 @@ impl Answerer {
     fn price(
         &mut self,
         now: Now,
+        caller: Caller,
         request: &Request<'_>,
         out: &mut Vec<u8>,
         attempt: Attempt,
     ) -> Result<HttpVerdict, Refusal> {
-        let caller = self.http_caller(now, request, attempt)?;
         let (mut asset_room, mut source_room) = ([0; 64], [0; 64]);
         let asset = request.parameter("asset", &mut asset_room).map_err(|e| Refusal::bad(e.message()))?;
         let source = request.parameter("source", &mut source_room).map_err(|e| Refusal::bad(e.message()))?;
@@ -236,12 +256,12 @@ impl Answerer {
     fn prices(
         &mut self,
         now: Now,
+        caller: Caller,
         request: &Request<'_>,
         out: &mut Vec<u8>,
         attempt: Attempt,
     ) -> Result<HttpVerdict, Refusal> {
         const TOO_MANY: Refusal = Refusal::bad("more than 64 assets; ask in several requests");
-        let caller = self.http_caller(now, request, attempt)?;
         let (mut list_room, mut source_room) = ([0; PARAMETER_LEN_MAX], [0; 64]);
         let list = request.parameter("assets", &mut list_room).map_err(|e| Refusal::bad(e.message()))?;
         let source = request.parameter("source", &mut source_room).map_err(|e| Refusal::bad(e.message()))?;

@@ -11,6 +11,8 @@ use crate::price::{AssetId, Confirmation, Currency, Exchange, Price, Quote, Tier
 use crate::time::UnixNs;
 use crate::wire::v2;
 
+mod records;
+
 pub(in crate::shard) const NOW: Now =
     Now { mono: MonoNs(1_000_000_000_000), unix: UnixNs(1_763_650_000_123_000_000) };
 const LATER: MonoNs = MonoNs(2_000_000_000_000);
@@ -96,6 +98,11 @@ fn http(answerer: &mut Answerer, request: &str) -> String {
         HttpVerdict::Done => String::from_utf8(out).unwrap(),
         HttpVerdict::Wait(listing) => format!("waits for {}", listing.index()),
     }
+}
+
+/// Records that a month counts.
+fn answers_recorded(answerer: &Answerer) -> usize {
+    answerer.segment().newest().filter(|(_, record)| record.is_answer()).count()
 }
 
 /// received = answered + Σ refused, for both transports.
@@ -313,8 +320,10 @@ fn who_finds_no_room_to_wait_is_told_so_in_his_own_protocol() {
     let (mut answerer, token) = answerer(true);
     let request = format!(r#"{{"api_key":"{}","asset":"SOL","id":9}}"#, token.reveal());
     assert!(matches!(udp(&mut answerer, &request), Err(Verdict::Wait(_))));
-    let mut room = [0; UDP_PAYLOAD_MAX];
-    let Verdict::Send(len) = answerer.no_room_to_wait(NOW, request.as_bytes(), &mut room) else { panic!() };
+    let (mut room, peer) = ([0; UDP_PAYLOAD_MAX], IpAddr::from([127, 0, 0, 1]));
+    let Verdict::Send(len) = answerer.no_room_to_wait(NOW, peer, request.as_bytes(), &mut room) else {
+        panic!()
+    };
     assert_eq!(&room[..len], br#"{"error":"overloaded","id":9}"#);
     books_close(&answerer);
 }
@@ -389,7 +398,7 @@ fn over_its_rate_a_key_is_refused_in_every_protocol_and_told_when_to_come_again(
     assert!(v2_at(&mut answerer, later, &token).is_ok());
     assert_eq!(answerer.counters.value(Counter::UdpRateLimited), 2);
     assert_eq!(answerer.counters.value(Counter::HttpRateLimited), 3);
-    assert_eq!(answerer.segment().appended(), 4, "a refusal leaves no record");
+    assert_eq!(answers_recorded(&answerer), 4);
     assert!(http(&mut answerer, "GET /assets HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
     books_close(&answerer);
 }
@@ -421,7 +430,7 @@ fn a_month_counts_answers_and_a_rate_counts_all_that_a_key_asks() {
     for _ in 0..3 {
         assert!(v2_at(&mut answerer, next, &token).is_ok(), "a new month");
     }
-    assert_eq!(answerer.segment().appended(), 6);
+    assert_eq!(answers_recorded(&answerer), 6);
     books_close(&answerer);
 }
 
@@ -439,7 +448,7 @@ fn who_waits_counts_against_the_rate_once_and_against_the_month_when_he_is_answe
     price(&mut answerer, 2, "3000.5");
     assert!(again(&mut answerer, Attempt::Again).unwrap().contains("3000.5"));
     assert!(again(&mut answerer, Attempt::Last).unwrap().contains("monthly_limit"));
-    assert_eq!(answerer.segment().appended(), 1);
+    assert_eq!(answers_recorded(&answerer), 1);
     books_close(&answerer);
 }
 

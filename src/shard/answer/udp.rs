@@ -26,6 +26,7 @@ impl Answerer {
     ) -> Verdict {
         if attempt == Attempt::First {
             self.counters.add(Counter::UdpReceived, 1);
+            self.stopwatch.received(None);
         }
         if truncated || request.len() > UDP_PAYLOAD_MAX {
             // In silence: it may be an answer, and what is too long to be read cannot be told apart.
@@ -60,7 +61,7 @@ impl Answerer {
         }
         let answer_key = v2::Key(key.v2_answer.0);
         let key = Caller { number: key.number, index };
-        let caller = V2Caller { answer_key: &answer_key, request_id: view.request_id(), now };
+        let caller = V2Caller { key, answer_key: &answer_key, request_id: view.request_id(), now };
         if attempt == Attempt::First && !v2::in_window(view.time_ms(), now.unix.ms()) {
             // A valid tag, but maybe an old one that somebody replays from a forged address.
             if !self.budget.take(peer, now.mono) {
@@ -119,42 +120,36 @@ impl Answerer {
             Err(Unrecognized::Busy) => return self.refuse_silently(ErrorCode::Overloaded),
         };
         let (id, len_max) = (parsed.id(), answer_len_max(request.len()));
-        if let Err(denied) = self.admit(now, caller, attempt) {
-            return self.refuse_v1(room, len_max, denied.code, id);
+        let caller = V1Caller { key: caller, id, len_max, now };
+        if let Err(denied) = self.admit(now, caller.key, attempt) {
+            return self.refuse_v1(&caller, room, denied.code);
         }
         let source = match self.source(parsed.source()) {
             Ok(source) => source,
-            Err(code) => return self.refuse_v1(room, len_max, code, id),
+            Err(code) => return self.refuse_v1(&caller, room, code),
         };
         let Some(name) = parsed.asset() else {
-            return self.several_v1(now, caller, &parsed, request.len(), room, attempt);
+            return self.several_v1(&caller, &parsed, room, attempt);
         };
         let fresh = match self.find(Symbol::from_bytes(name), source, now) {
             Found::Fresh(fresh) => fresh,
-            Found::Unknown => return self.refuse_v1(room, len_max, ErrorCode::UnknownAsset, id),
+            Found::Unknown => return self.refuse_v1(&caller, room, ErrorCode::UnknownAsset),
             Found::Stale(listing) => {
                 if attempt != Attempt::Last && self.ask(listing, source.is_some(), now) {
                     return Verdict::Wait(listing);
                 }
-                return self.refuse_v1(room, len_max, ErrorCode::Stale, id);
+                return self.refuse_v1(&caller, room, ErrorCode::Stale);
             }
         };
         let Some(len) = v1::write_answer(room, len_max, fresh.ready.head(), id) else {
             // The request is too short for its answer: a longer "pad" cures it.
-            return self.refuse_v1(room, len_max, ErrorCode::BadRequest, id);
+            return self.refuse_v1(&caller, room, ErrorCode::BadRequest);
         };
         let Fresh { asset, exchange, .. } = fresh;
-        let entry = Entry {
-            caller,
-            asset,
-            assets: 1,
-            exchange,
-            transport: Transport::UdpV1,
-            id: id.unwrap_or_default(),
-        };
+        let entry = Entry { asset, assets: 1, exchange, ..caller.entry() };
         match self.record(now, entry) {
             Ok(_) => self.answered(len),
-            Err(denied) => self.refuse_v1(room, len_max, denied.code, id),
+            Err(denied) => self.refuse_v1(&caller, room, denied.code),
         }
     }
 
@@ -168,17 +163,15 @@ impl Answerer {
 
     fn several_v1(
         &mut self,
-        now: Now,
-        caller: Caller,
+        caller: &V1Caller<'_>,
         request: &v1::Request<'_>,
-        request_len: usize,
         room: &mut [u8],
         attempt: Attempt,
     ) -> Verdict {
-        let (id, len_max) = (request.id(), answer_len_max(request_len));
+        let V1Caller { id, len_max, now, .. } = *caller;
         let source = match self.source(request.source()) {
             Ok(source) => source,
-            Err(code) => return self.refuse_v1(room, len_max, code, id),
+            Err(code) => return self.refuse_v1(caller, room, code),
         };
         let mut waits_for = None;
         for name in request.assets() {
@@ -214,13 +207,11 @@ impl Answerer {
                 }
                 writer.finish()
             });
-        let Some(len) = written else { return self.refuse_v1(room, len_max, ErrorCode::BadRequest, id) };
+        let Some(len) = written else { return self.refuse_v1(caller, room, ErrorCode::BadRequest) };
         let (asset, exchange) = first;
-        let transport = Transport::UdpV1;
-        let entry = Entry { caller, asset, assets: priced, exchange, transport, id: id.unwrap_or_default() };
-        match self.record(now, entry) {
+        match self.record(now, Entry { asset, assets: priced, exchange, ..caller.entry() }) {
             Ok(_) => self.answered(len),
-            Err(denied) => self.refuse_v1(room, len_max, denied.code, id),
+            Err(denied) => self.refuse_v1(caller, room, denied.code),
         }
     }
 
@@ -289,7 +280,9 @@ impl Answerer {
     }
 
     #[cold]
-    fn refuse_v1(&mut self, room: &mut [u8], len_max: usize, code: ErrorCode, id: Option<&[u8]>) -> Verdict {
+    fn refuse_v1(&mut self, caller: &V1Caller<'_>, room: &mut [u8], code: ErrorCode) -> Verdict {
+        let V1Caller { key, id, len_max, now } = *caller;
+        self.record_refusal(now, key, Transport::UdpV1, id.unwrap_or_default(), code);
         let written = v1::write_error(room, len_max, code, id);
         self.refused(code, written)
     }
@@ -303,6 +296,11 @@ impl Answerer {
     #[cold]
     fn deny_v2(&mut self, caller: &V2Caller<'_>, room: &mut [u8], denied: Denied) -> Verdict {
         let code = denied.code;
+        // Whoever replays an old request proves nothing, and its key's owner did not send it.
+        if code != ErrorCode::Expired {
+            let id = caller.request_id.to_le_bytes();
+            self.record_refusal(caller.now, caller.key, Transport::UdpV2, &id, code);
+        }
         let refusal = v2::Refusal {
             code,
             request_id: caller.request_id,
@@ -331,26 +329,49 @@ impl Answerer {
     /// Refuses a datagram that would have to wait when no more can: [`datagram`](Self::datagram) has
     /// just said [`Verdict::Wait`], so its key is valid.
     #[cold]
-    pub fn no_room_to_wait(&mut self, now: Now, request: &[u8], room: &mut [u8]) -> Verdict {
+    pub fn no_room_to_wait(&mut self, now: Now, peer: IpAddr, request: &[u8], room: &mut [u8]) -> Verdict {
         let code = ErrorCode::Overloaded;
         if let Ok(view) = v2::RequestView::parse(request) {
-            let index = self.keys.by_public_id(view.key_id());
-            let Some(key) = index.and_then(|index| self.keys.key(index)) else {
+            let known = self.keys.by_public_id(view.key_id());
+            let Some((index, key)) = known.and_then(|index| Some((index, self.keys.key(index)?))) else {
                 return self.refuse_silently(code);
             };
             let answer_key = v2::Key(key.v2_answer.0);
-            let caller = V2Caller { answer_key: &answer_key, request_id: view.request_id(), now };
+            let key = Caller { number: key.number, index };
+            let caller = V2Caller { key, answer_key: &answer_key, request_id: view.request_id(), now };
             return self.refuse_v2(&caller, room, code);
         }
-        match v1::parse(request) {
-            Ok(parsed) => self.refuse_v1(room, answer_len_max(request.len()), code, parsed.id()),
+        let Ok(parsed) = v1::parse(request) else { return self.refuse_silently(code) };
+        match self.v1_caller(now, peer, parsed.token()) {
+            Ok(key) => {
+                let (id, len_max) = (parsed.id(), answer_len_max(request.len()));
+                self.refuse_v1(&V1Caller { key, id, len_max, now }, room, code)
+            }
             Err(_) => self.refuse_silently(code),
         }
     }
 }
 
-/// Who gets a v2 refusal with a valid tag.
+/// Who asks in v1 with a valid key.
+struct V1Caller<'a> {
+    key: Caller,
+    id: Option<&'a [u8]>,
+    /// Longest answer he may get.
+    len_max: usize,
+    now: Now,
+}
+
+impl<'a> V1Caller<'a> {
+    /// What is written down of him whatever the answer is.
+    fn entry(&self) -> Entry<'a> {
+        let id = self.id.unwrap_or_default();
+        Entry { caller: self.key, asset: 0, assets: 0, exchange: 0, transport: Transport::UdpV1, id }
+    }
+}
+
+/// Who asks in v2 with a valid tag.
 struct V2Caller<'a> {
+    key: Caller,
     answer_key: &'a v2::Key,
     request_id: u64,
     now: Now,
