@@ -10,14 +10,16 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::books;
 use super::feeds::{Dialer, Pace, Session, SessionStatus};
 use super::rest::{Ask, RestCounts, RestDesk};
 use crate::account::KeyTable;
 use crate::admin::{self, Facts, Feed, Kind, Stage};
+use crate::backoffice::DrainStatus;
 use crate::feed::Row;
 use crate::price::Catalogue;
 use crate::shard::{Control, Counter, Published};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// How often the store is asked whether another process has changed the keys. A revoked key must
 /// stop within 2 s.
@@ -28,7 +30,7 @@ const FACTS_EVERY: Duration = Duration::from_millis(50);
 
 /// Everything the back office works with.
 pub(super) struct BackOffice {
-    pub(super) store: Store,
+    pub(super) store: Arc<Store>,
     pub(super) keys_version: u64,
     /// All who check keys.
     pub(super) shards: Arc<[Link<Control>]>,
@@ -42,6 +44,7 @@ pub(super) struct BackOffice {
     pub(super) asks: Receiver<Ask>,
     pub(super) prewarm: bool,
     pub(super) published: Vec<Arc<Published>>,
+    pub(super) drain: Arc<DrainStatus>,
     pub(super) leaving: watch::Receiver<bool>,
 }
 
@@ -58,6 +61,7 @@ impl BackOffice {
             .collect();
         add_metrics(&self.facts, &statuses, &counts);
         tasks.spawn(show_facts(Arc::clone(&self.facts), statuses, self.published));
+        tasks.spawn(books::tell(Arc::clone(&self.facts), self.drain));
         tasks.spawn(watch_keys(self.store, self.keys_version, self.shards));
         if self.prewarm {
             tasks.spawn(prewarm(Arc::clone(&self.catalogue), self.dialer.asks.clone()));
@@ -82,17 +86,21 @@ impl BackOffice {
 }
 
 /// Hands new keys to every shard when another process has changed them.
-async fn watch_keys(store: Store, mut version: u64, shards: Arc<[Link<Control>]>) {
+async fn watch_keys(store: Arc<Store>, mut version: u64, shards: Arc<[Link<Control>]>) {
     let mut every = tokio::time::interval(KEYS_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut said = String::new();
     loop {
         every.tick().await;
-        // A few microseconds of SQLite, beside the answer path.
-        let read = store.keys_version().and_then(|now| {
+        let store = Arc::clone(&store);
+        // On a thread for waiting: a store that hangs must not keep feeds from being dialled.
+        let look = tokio::task::spawn_blocking(move || {
+            let now = store.keys_version()?;
             let keys = if now == version { None } else { Some(store.load_keys()?) };
-            Ok((now, keys))
+            Ok::<_, StoreError>((now, keys))
         });
+        // A panic ends the process, and only leaving cancels it.
+        let Ok(read) = look.await else { return };
         match read {
             Ok((now, keys)) => {
                 if !said.is_empty() {

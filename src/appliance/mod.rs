@@ -9,6 +9,7 @@
 //! ```
 
 mod backoffice;
+mod books;
 mod feed_setup;
 mod feeds;
 mod journal;

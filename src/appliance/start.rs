@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
 use super::backoffice::BackOffice;
+use super::books::Books;
 use super::feed_setup::{FeedSetup, feed_setup};
 use super::feeds::{self, Dialer};
 use super::journal::{self, Keepers};
@@ -92,6 +93,8 @@ pub struct Appliance {
     pub topology: Topology,
     /// What it knows about itself.
     pub facts: Arc<Facts>,
+    /// Where its store lies: a path, or a URL without its password.
+    pub store: String,
     /// Which start of its data folder this is.
     pub epoch: u32,
     /// The key that was made because there never was one.
@@ -111,6 +114,7 @@ pub struct Appliance {
     leaving: watch::Sender<bool>,
     back_office: JoinHandle<()>,
     keepers: Keepers,
+    books: Books,
 }
 
 /// The links of one shard: what it publishes with, and where its prices come from.
@@ -149,7 +153,8 @@ impl Appliance {
         let setup = feed_setup(config, sim.as_ref()).map_err(|e| {
             StartError::new(e, "mend that setting; beast config print shows where each comes from")
         })?;
-        let store = Store::open(&config.data_dir)?;
+        let store = Arc::new(Store::open(config.store_options())?);
+        let store_name = store.name();
         let first_key = store.first_key(deliver)?;
         let epoch = store.next_epoch()?;
         let keys_version = store.keys_version()?;
@@ -199,6 +204,7 @@ impl Appliance {
         };
         let (running, desk_publisher) =
             starter.start_shards(sockets, segments, &facts, &|| Box::new(RestAsker(asks.clone())))?;
+        let books = Books::start(config, &journal, &store, &facts).map_err(no_back_office)?;
         let tls = Arc::new(tls_config(config.feeds_ca_file.as_deref())?);
         let (leaving, is_leaving) = watch::channel(false);
         let sessions = feeds::plan(&setup.rows, &setup.catalogue)
@@ -231,6 +237,7 @@ impl Appliance {
             asks: asked,
             prewarm: config.rest.prewarm,
             published: running.published.clone(),
+            drain: books.status(),
             leaving: is_leaving,
         };
         let back_office = spawn_back_office(runtime, office)?;
@@ -240,6 +247,7 @@ impl Appliance {
             engine,
             topology,
             facts,
+            store: store_name,
             epoch,
             first_key,
             notes,
@@ -252,6 +260,7 @@ impl Appliance {
             leaving,
             back_office,
             keepers,
+            books,
         })
     }
 
@@ -280,6 +289,7 @@ impl Appliance {
         let _gone = self.leaving.send(true);
         let ended = self.back_office.join();
         drop(self.sim);
+        self.books.leave();
         result = result.and(self.keepers.leave().map_err(io::Error::other));
         result.and(ended.map_err(|_| io::Error::other("the back office panicked")))
     }

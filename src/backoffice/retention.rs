@@ -16,8 +16,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 pub struct RetentionOptions {
     /// Segments of the journal, once drained: the detail of usage.
     pub detail: Option<Duration>,
-    /// Bytes of all segments together.
-    pub detail_bytes_max: Option<u64>,
     /// Usage by second, and records kept as rows.
     pub seconds: Option<Duration>,
     /// Usage by hour.
@@ -67,7 +65,8 @@ impl Retention {
         let seconds_before = |age| before(age).unwrap_or(0) / 1_000_000_000;
         let prune = Prune {
             before: before(self.options.detail).map(UnixNs),
-            bytes_max: self.options.detail_bytes_max,
+            // By size they go when their room is needed: the journal sees to that itself.
+            bytes_max: None,
         };
         let detail = self.journal.prune(prune).map_err(|error| error.to_string());
         let usage = self.store.prune_usage(UsagePrune {

@@ -155,7 +155,7 @@ pub(crate) fn run(args: &KeysArgs) -> Outcome {
         KeysCommand::Note(note) => &note.settings,
         KeysCommand::Tiers(tiers) => tiers.settings(),
     };
-    let store = StoreOptions::from(&settings.load()?.config.data_dir);
+    let store = settings.load()?.config.store_options();
     let said = execute(args, &store).map_err(failure)?;
     // The token matters, the remark does not.
     let _ = io::stderr().write_all(said.remark.as_bytes());

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let stage = |name: &str, text: String| say(&format!("{name:<8} {text}"));
     stage("engine", format!("{}: {}", appliance.engine.engine.name(), appliance.engine.why));
     stage("threads", appliance.topology.to_string());
-    stage("store", format!("{}, start {}", config.data_dir.display(), appliance.epoch));
+    stage("store", format!("{}, start {}", appliance.store, appliance.epoch));
     if appliance.recovery != Recovery::default() {
         stage("journal", appliance.recovery.to_string());
     }

@@ -321,8 +321,10 @@ impl Loader {
             Origin::Flag(flag) => (flag.clone(), format!("correct {flag}, or leave it out")),
             Origin::Default => (setting.key.to_owned(), "report this as a mistake of the program".to_owned()),
         };
+        // It may hold a password even where it is not a URL.
+        let found = if setting.key == "store.url" { "no such URL".to_owned() } else { raw.shown() };
         self.problem(
-            format!("{place} is {}, needs {}", raw.shown(), setting.needs),
+            format!("{place} is {found}, needs {}", setting.needs),
             format!("{correct}; the default is {}", setting.default_text()),
         );
     }
@@ -382,6 +384,7 @@ fn feed_key(rest: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::{IoChoice, Role};
+    use crate::store::StoreUrl;
     use proptest::prelude::*;
 
     fn sources(
@@ -416,6 +419,34 @@ mod tests {
         let (sources, dir) = sources(Some(file), env, flags);
         let text = Effective::load(&sources).unwrap_err().to_string();
         text.replace(&format!("{}/", dir.path().display()), "")
+    }
+
+    #[test]
+    fn a_password_in_the_url_of_the_store_is_never_shown() {
+        let url = "postgres://ann:s3cret@db.example.com/beast";
+        for effective in [
+            load(&format!("[store]\nurl = \"{url}\"\n"), &[], &[]),
+            load("", &[("BEAST_STORE_URL", url)], &[]),
+            load("", &[], &[("store.url", url)]),
+        ] {
+            assert_eq!(effective.config.store_options().url, StoreUrl::parse(url));
+            for shown in [
+                crate::config::print_text(&effective),
+                crate::config::print_json(&effective),
+                format!("{effective:?}"),
+            ] {
+                assert!(shown.contains("ann:***@db.example.com") && !shown.contains("s3cret"), "{shown}");
+            }
+        }
+        let wrong = "postgress://ann:s3cret@db";
+        for said in [
+            problems("", &[], &[("store.url", wrong)]),
+            problems("", &[("BEAST_STORE_URL", wrong)], &[]),
+            problems(&format!("[store]\nurl = \"{wrong}\"\n"), &[], &[]),
+            problems("[store]\nurl = [\"s3cret\"]\n", &[], &[]),
+        ] {
+            assert!(said.contains("needs a URL such as postgres://") && !said.contains("s3cret"), "{said}");
+        }
     }
 
     #[test]

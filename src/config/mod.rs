@@ -23,7 +23,7 @@ use std::fmt;
 
 pub use load::{Effective, FlagValue, Origin, Sources, environment};
 pub use print::{default_file, print_json, print_text};
-pub use settings::{Config, Http, Journal, Rest, SETTINGS, Setting};
+pub use settings::{Config, Http, Journal, Rest, Retention, SETTINGS, Setting, Store};
 pub use value::{IoChoice, LogLevel, Role};
 
 /// Something an operator wrote that cannot be used.

@@ -192,6 +192,16 @@ http.head_s = 10                # default
 journal.max_mib = 8192          # default
 journal.segment_mib = 8         # default
 journal.sync_ms = 1000          # default
+# store.url =                   # default
+# store.ca_file =               # default
+store.pool_len = 150            # default
+store.batch_rows = 300          # default
+store.batch_ms = 100            # default
+store.raw_records = false       # default
+retention.detail_days = 7       # default
+retention.seconds_days = 31     # default
+retention.hours_days = 400      # default
+retention.store_mib = 16384     # default
 feeds."a b".rest.url = "x"      # flag --feeds.a b.rest.url
 feeds.okx.enabled = false       # flag --feeds.okx.enabled
 "#

@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use super::value::{Field, IoChoice, LogLevel, Raw, Role};
 use crate::limits::SOCKET_BUFFER_LEN;
+use crate::store::{POOL_LEN, StoreOptions, StoreUrl};
 
 /// One setting, as the loader and the printer know it.
 #[derive(Debug)]
@@ -152,6 +153,10 @@ settings! {
         http: Http,
         /// The usage journal: a record of every answer, written before it is sent.
         journal: Journal,
+        /// Where keys and usage are kept.
+        store: Store,
+        /// How long usage is kept.
+        retention: Retention,
         /// Members of exchange rows that take the place of the built-in ones, and whole rows, by
         /// the name of the exchange; room feed checks them.
         feeds: BTreeMap<String, Table>,
@@ -207,13 +212,62 @@ settings! {
         "a number from 10 to 60000", |n| (10..=60_000).contains(n);
 }
 
-const COUNT: usize = TOP.len() + REST.len() + HTTP.len() + JOURNAL.len();
+settings! {
+    /// Where keys and usage are kept.
+    Store, STORE, "store.", |config| config.store;
+
+    /// PostgreSQL database that takes the place of SQLite in the data folder. It may hold a password, so
+    /// the environment or a file of mode 0600 is a better place than a flag. Beyond this machine the
+    /// connection is encrypted and the certificate checked, unless it says sslmode=disable.
+    url: Option<StoreUrl> = None, "BEAST_STORE_URL", "--store",
+        "a URL such as postgres://user@host:5432/database", |_| true;
+
+    /// PEM file of certificates that are trusted beside the web's when PostgreSQL is reached by TLS.
+    ca_file: Option<PathBuf> = None, "BEAST_STORE_CA_FILE", "", "a path", |_| true;
+
+    /// Connections to the store at a time. They are opened when they are needed and kept from then on.
+    pool_len: usize = POOL_LEN, "BEAST_STORE_POOL_LEN", "",
+        "a number from 2 to 10000", |n| (2..=10_000).contains(n);
+
+    /// Roll-up rows after which usage is written to the store.
+    batch_rows: usize = 300, "BEAST_STORE_BATCH_ROWS", "",
+        "a number from 1 to 100000", |n| (1..=100_000).contains(n);
+
+    /// Milliseconds after which usage is written to the store even when there are fewer rows.
+    batch_ms: u64 = 100, "BEAST_STORE_BATCH_MS", "",
+        "a number from 1 to 60000", |n| (1..=60_000).contains(n);
+
+    /// Whether every usage record becomes a row of the store too. Reports do not need them: the journal
+    /// serves detail. In PostgreSQL they are written by binary COPY.
+    raw_records: bool = false, "BEAST_STORE_RAW_RECORDS", "", "true or false", |_| true;
+}
+
+settings! {
+    /// How long usage is kept. What a key has used in each month is kept for ever.
+    Retention, RETENTION, "retention.", |config| config.retention;
+
+    /// Days the detail of usage, the segments of the journal, is kept once it is drained; less when
+    /// journal.max_mib is reached. 0 is no bound.
+    detail_days: u64 = 7, "BEAST_RETENTION_DETAIL_DAYS", "", "a number from 0 to 36500", |n| *n <= 36_500;
+
+    /// Days usage by second is kept, and records in the store where there are any. 0 is no bound.
+    seconds_days: u64 = 31, "BEAST_RETENTION_SECONDS_DAYS", "", "a number from 0 to 36500", |n| *n <= 36_500;
+
+    /// Days usage by hour is kept. 0 is no bound.
+    hours_days: u64 = 400, "BEAST_RETENTION_HOURS_DAYS", "", "a number from 0 to 36500", |n| *n <= 36_500;
+
+    /// MiB the store may take; beyond it usage by second goes, the oldest first. 0 is no bound.
+    store_mib: u64 = 16_384, "BEAST_RETENTION_STORE_MIB", "",
+        "a number from 0 to 16777216", |n| *n <= 16_777_216;
+}
+
+const COUNT: usize = TOP.len() + REST.len() + HTTP.len() + JOURNAL.len() + STORE.len() + RETENTION.len();
 
 /// Every setting, in the order of the documented default file.
 pub static SETTINGS: [&Setting; COUNT] = {
     let mut all = [&TOP[0]; COUNT];
     let mut at = 0;
-    let rooms = [TOP, REST, HTTP, JOURNAL];
+    let rooms = [TOP, REST, HTTP, JOURNAL, STORE, RETENTION];
     let mut room = 0;
     while room < rooms.len() {
         let mut row = 0;
@@ -228,6 +282,14 @@ pub static SETTINGS: [&Setting; COUNT] = {
 };
 
 impl Config {
+    /// Where the store lies and how it is reached.
+    #[must_use]
+    pub fn store_options(&self) -> StoreOptions {
+        let Store { url, ca_file, pool_len, .. } = &self.store;
+        let (url, ca_file) = (url.clone(), ca_file.clone());
+        StoreOptions { folder: self.data_dir.clone(), url, pool_len: *pool_len, ca_file }
+    }
+
     /// A table of tables by its key, whose members another room knows; `None` when that key is none.
     pub(super) fn open_table(&mut self, key: &str) -> Option<&mut BTreeMap<String, Table>> {
         match key {

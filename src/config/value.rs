@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use toml::Value;
 
+use crate::store::StoreUrl;
+
 /// A value before it is checked.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Raw<'a> {
@@ -91,6 +93,17 @@ impl Field for Option<PathBuf> {
 
     fn show(&self) -> Option<Value> {
         self.as_ref().and_then(PathBuf::show)
+    }
+}
+
+impl Field for Option<StoreUrl> {
+    fn read(raw: Raw<'_>) -> Option<Self> {
+        StoreUrl::parse(raw.text()?).map(Some)
+    }
+
+    /// Without its password.
+    fn show(&self) -> Option<Value> {
+        self.as_ref().map(|url| Value::String(url.shown()))
     }
 }
 

@@ -72,6 +72,7 @@ fn batches_are_added_up_by_second_hour_and_month() {
         assert_eq!(hours, [[hour, 7, 5, 3, 5], [hour, 8, 1, 1, 1], [hour + 1, 7, 4, 4, 4]]);
         let months = all(&store, "usage_months", "key_id, month, status, requests, prices");
         assert_eq!(months, [[7, 202_601, 0, 5, 10], [7, 202_602, 0, 4, 8], [8, 202_601, 0, 1, 2]]);
+        assert_eq!(store.month_use(202_601).unwrap(), [(7, 0, 5), (8, 0, 1)]);
         let drained = all(&store, "drained_records", "day, epoch, shard, key_id, records");
         assert_eq!(drained, [[20_484, 3, 1, 7, 10]]);
         let at = DrainedChain { chain: CHAIN, next: 10, missing: 0 };
