@@ -10,6 +10,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use beast::load::stats::Median;
 use clap::Parser;
 use common::Cpus;
 use common::clients::Clients;
@@ -17,7 +18,6 @@ use common::machine::Machine;
 use common::metrics::{Metrics, wait_until_ready};
 use common::report::{Figure, Report};
 use common::shard::{Io, Send};
-use common::stats::Median;
 use common::subject::{Subject, SubjectArgs, What};
 use serde::Serialize;
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use beast::feed::{Connection, Sink, Trade, data};
 use beast::http::ws::Key;
+use beast::load::stats::Median;
 use beast::price::{Board, Catalogue, Confirmation, ListingId, Price, Quote, SessionId, Tier};
 use beast::shard::{Inbox, LINK_LEN, Publisher, Ready, links};
 use beast::time::{MonoNs, Now, UnixNs};
 use clap::Parser;
 use common::machine::Machine;
 use common::report::{Figure, Report};
-use common::stats::Median;
 use common::{Cpus, Start};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use beast::account::Token;
+use beast::load::stats::Median;
 use beast::load::{Pace, Requests, Tally, UdpLoad, UdpLoadOptions};
 use beast::shard::{Counter, Published};
 use clap::{Parser, ValueEnum};
@@ -16,7 +17,6 @@ use common::costly::CostlyShard;
 use common::machine::Machine;
 use common::report::{Figure, Report};
 use common::shard::Io;
-use common::stats::Median;
 use common::{Cpus, fixture};
 use serde::Serialize;
 

@@ -8,14 +8,15 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use beast::load::server::CpuUse;
+use beast::load::stats::Median;
 use clap::{Parser, ValueEnum};
+use common::Cpus;
 use common::machine::Machine;
 use common::metrics::{Metrics, wait_until_ready};
 use common::report::{Figure, Report};
 use common::shard::{Io, Send};
-use common::stats::Median;
 use common::subject::{Subject, SubjectArgs, What};
-use common::{Cpus, cpu::CpuUse};
 use serde::Serialize;
 
 #[derive(Parser, Debug)]

@@ -7,6 +7,7 @@ use std::io;
 use std::process::ExitCode;
 
 use beast::load::Echo;
+use beast::load::stats::Median;
 use beast::wire::v2;
 use clap::Parser;
 use common::floor::Wait;
@@ -14,7 +15,6 @@ use common::machine::Machine;
 use common::report::{Figure, Report};
 use common::run::{Load, Run, lengths, run};
 use common::shard::Io;
-use common::stats::Median;
 use common::subject::SubjectArgs;
 use common::{Cpus, floor};
 use serde::Serialize;

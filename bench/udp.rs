@@ -7,6 +7,7 @@ mod common;
 use std::io;
 use std::process::ExitCode;
 
+use beast::load::stats::Median;
 use beast::load::{Echo, Requests};
 use clap::{Parser, ValueEnum};
 use common::floor::Wait;
@@ -14,7 +15,6 @@ use common::machine::Machine;
 use common::report::{Figure, Report};
 use common::run::{Load, Run, lengths, run};
 use common::shard::Io;
-use common::stats::Median;
 use common::subject::{Subject, SubjectArgs};
 use common::{Cpus, floor};
 use serde::Serialize;

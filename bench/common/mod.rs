@@ -4,7 +4,6 @@
 pub mod child;
 pub mod clients;
 pub mod costly;
-pub mod cpu;
 pub mod fixture;
 pub mod floor;
 pub mod machine;
@@ -14,12 +13,13 @@ pub mod report;
 pub mod ring_http;
 pub mod run;
 pub mod shard;
-pub mod stats;
 pub mod subject;
 
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
+
+pub use beast::load::server::{Cpus, pinned};
 
 /// How a program was started.
 pub enum Start {
@@ -74,44 +74,4 @@ pub fn end<E: std::fmt::Display>(result: Result<bool, E>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The processors of server and client.
-#[derive(Clone, Copy, Debug)]
-pub struct Cpus {
-    /// `None` where there is only one processor: then nothing is pinned.
-    pub server: Option<usize>,
-    /// As `server`.
-    pub client: Option<usize>,
-}
-
-impl Cpus {
-    /// The first two that this process may use. Ask before anything is pinned.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn first_two() -> io::Result<Self> {
-        let cpus = beast::sys::pin::cpus()?;
-        Ok(match cpus[..] {
-            [server, client, ..] => Self { server: Some(server), client: Some(client) },
-            _ => Self { server: None, client: None },
-        })
-    }
-}
-
-/// Runs `work` on a thread of its own, pinned to `cpu`. Whatever it starts inherits that, and this
-/// thread does not.
-///
-/// # Errors
-/// Those of `work` and of pinning.
-pub fn pinned<T: Send>(cpu: Option<usize>, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            if let Some(cpu) = cpu {
-                beast::sys::pin::pin_thread(cpu)?;
-            }
-            work()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::machine::Machine;
-use super::stats::Median;
+use beast::load::stats::Median;
 
 /// One question answered.
 #[derive(Clone, Debug, Serialize)]

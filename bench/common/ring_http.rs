@@ -1,18 +1,12 @@
-//! The floor of HTTP: the least a server can do on a ring. Multishot accept into direct descriptors,
-//! multishot receive, one send entry an answer. Whatever comes in one piece counts as one request and
-//! gets one fixed answer; nothing is parsed, looked up, counted or recorded.
+//! The bare HTTP responder on a ring as a child of this program; see [`beast::load::floor`].
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::io;
 
-use beast::sys::net::{open_tcp, open_udp};
-use beast::sys::ring::{Group, Ring, RingOptions, Target};
-use beast::sys::token::Token;
+use beast::load::floor::serve_http;
 use clap::Parser;
 
-use super::child::{Part, Server, leave_with_parent};
+use super::child::{Part, Server, leave_with_parent, start_part};
 
 /// What the child is told.
 #[derive(Parser, Debug)]
@@ -23,15 +17,12 @@ struct Args {
     answer: String,
 }
 
-/// Most connections at a time.
-const CONNECTIONS_MAX: u32 = 4_096;
-
 /// Starts the responder as a child of this program.
 ///
 /// # Errors
-/// As [`Server::part`].
+/// As [`start_part`].
 pub fn start(answer: &str, cpu: Option<usize>) -> io::Result<Server> {
-    Server::part(Part::RingHttp, &["--answer", answer], cpu)
+    start_part(Part::RingHttp, &["--answer", answer], cpu)
 }
 
 /// What the child does until it is killed.
@@ -40,62 +31,5 @@ pub fn start(answer: &str, cpu: Option<usize>) -> io::Result<Server> {
 /// The kernel's.
 pub fn be_child(args: &[OsString]) -> io::Result<()> {
     leave_with_parent();
-    let args = Args::parse_from(&args[1..]);
-    let loopback = "127.0.0.1:0".parse().map_err(io::Error::other)?;
-    let (udp, tcp) = (open_udp(loopback, 4_096)?, open_tcp(loopback, 4_096)?);
-    let mut stdout = io::stdout();
-    writeln!(stdout, "{} {}", udp.local_addr()?, tcp.local_addr()?)?;
-    stdout.flush()?;
-    respond(&tcp, args.answer.as_bytes())
-}
-
-fn respond(listener: &TcpListener, answer: &[u8]) -> io::Result<()> {
-    let mut ring = Ring::new(&RingOptions {
-        submissions: 1_024,
-        completions: 4_096,
-        direct_max: CONNECTIONS_MAX,
-        sends_max: CONNECTIONS_MAX,
-        datagram_buffers: 1,
-        datagram_len: 64,
-        stream_buffers: 1_024,
-        stream_len: 2_048,
-    })?;
-    // The bytes of each connection's answer, while they are not being sent.
-    let mut answers: Vec<Vec<u8>> = vec![answer.to_vec(); CONNECTIONS_MAX as usize];
-    ring.accept(listener.as_fd(), 0)?;
-    loop {
-        ring.enter_and_wait()?;
-        while let Some(done) = ring.pop() {
-            match done.token {
-                Token::Accept { .. } => {
-                    if let Ok(slot) = done.result {
-                        ring.receive(Target::Direct(slot), slot, 0)?;
-                    }
-                    if !done.more {
-                        ring.accept(listener.as_fd(), 0)?;
-                    }
-                }
-                Token::Receive { slot, .. } => {
-                    if let Some(buffer) = done.buffer {
-                        ring.give_back(Group::Streams, buffer);
-                    }
-                    match done.result {
-                        Ok(len) if len > 0 => {
-                            let bytes = std::mem::take(&mut answers[slot as usize]);
-                            ring.send(Target::Direct(slot), slot, 0, bytes, 0)?;
-                            if !done.more {
-                                ring.receive(Target::Direct(slot), slot, 0)?;
-                            }
-                        }
-                        Err(libc::ENOBUFS) => ring.receive(Target::Direct(slot), slot, 0)?,
-                        _ => ring.close_direct(slot)?,
-                    }
-                }
-                Token::Send { slot, .. } => {
-                    answers[slot as usize] = ring.take_sent(slot).unwrap_or_default();
-                }
-                _ => {}
-            }
-        }
-    }
+    serve_http(Args::parse_from(&args[1..]).answer.as_bytes())
 }

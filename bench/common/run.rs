@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use beast::limits::UDP_PAYLOAD_MAX;
+use beast::load::server::CpuUse;
 use beast::load::{
     HttpExchange, HttpLoad, HttpLoadOptions, Pace, Requests, Tally, UdpLoad, UdpLoadOptions, Verdict,
 };
@@ -12,7 +13,6 @@ use beast::time::{Clock, RealClock};
 use serde::Serialize;
 
 use super::child::Server;
-use super::cpu::CpuUse;
 use super::{Cpus, pinned};
 
 /// How much load.

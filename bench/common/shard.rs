@@ -17,7 +17,7 @@ use clap::{Parser, ValueEnum};
 use crossbeam_channel::Sender;
 use serde::Serialize;
 
-use super::child::{Part, Server, leave_with_parent};
+use super::child::{Part, Server, leave_with_parent, start_part};
 use super::fixture;
 
 /// Which engine moves the bytes.
@@ -77,12 +77,12 @@ struct ShardArgs {
 /// Starts the shard as a child of this program.
 ///
 /// # Errors
-/// As [`Server::part`].
+/// As [`start_part`].
 pub fn start(io: Io, send: Send, spin_us: u64, token: &Token, cpu: Option<usize>) -> io::Result<Server> {
     let (spin_us, token) = (spin_us.to_string(), token.reveal());
     let args: [&str; 8] =
         ["--io", io.name(), "--send", send.name(), "--spin-us", &spin_us, "--token", &token];
-    Server::part(Part::Shard, &args, cpu)
+    start_part(Part::Shard, &args, cpu)
 }
 
 /// What the child does until it is killed.

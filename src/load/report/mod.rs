@@ -11,6 +11,7 @@
 mod interval_log;
 mod page;
 mod percentiles;
+pub mod verdict;
 
 use std::fs;
 use std::io;
@@ -20,10 +21,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use interval_log::write_log;
-pub use page::{RUNS_MAX, page};
+pub use page::{RUNS_MAX, page, verdict_page};
 pub use percentiles::write_percentiles;
 
 use super::result::RunResult;
+use verdict::{VERDICT_FILES, Verdict};
 
 /// Names the meaning of all members of `report.json`. Members may be added under the same name.
 pub const SCHEMA: &str = "beast-load/1";
@@ -101,6 +103,18 @@ impl ReportFolder {
         write_log(run, &mut text)?;
         fs::write(log, text)?;
         fs::write(html, page(std::slice::from_ref(run))?)?;
+        Ok(paths)
+    }
+
+    /// Writes both files of a verdict, and gives their paths in the order of
+    /// [`VERDICT_FILES`](verdict::VERDICT_FILES).
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub fn write_verdict(&self, verdict: &Verdict) -> io::Result<[PathBuf; 2]> {
+        let paths = VERDICT_FILES.map(|name| self.0.join(name));
+        fs::write(&paths[0], verdict.to_json()?)?;
+        fs::write(&paths[1], verdict_page(verdict)?)?;
         Ok(paths)
     }
 }

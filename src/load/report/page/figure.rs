@@ -22,16 +22,7 @@ impl<'a> Subject<'a> {
 
     /// The number at that path of the JSON, as `text` puts it; a dash where there is none.
     pub(super) fn figure(&self, path: &str, text: fn(f64) -> String) -> String {
-        match self.value.pointer(path) {
-            Some(Value::Number(number)) => format!(
-                "<data{} value=\"{number}\" data-run=\"{}\" data-at=\"{}\">{}</data>",
-                if number.as_f64() == Some(0.0) { " class=\"zero\"" } else { "" },
-                self.index,
-                format::escaped(path),
-                format::escaped(&text(number.as_f64().unwrap_or(f64::NAN)))
-            ),
-            _ => "<span class=\"none\">–</span>".to_owned(),
-        }
+        figure(&self.value, self.index, path, text)
     }
 
     pub(super) fn time(&self, path: &str) -> String {
@@ -60,6 +51,19 @@ impl<'a> Subject<'a> {
         let measured_s: f64 = self.run.intervals.iter().map(|interval| interval.length_s).sum();
         let seconds = if measured_s > 0.0 { measured_s } else { self.run.duration_s };
         if seconds > 0.0 { self.run.counts.answered as f64 / seconds } else { 0.0 }
+    }
+}
+
+/// The number at a path of a document, the one of that index on the page.
+pub(super) fn figure(document: &Value, index: usize, path: &str, text: fn(f64) -> String) -> String {
+    match document.pointer(path) {
+        Some(Value::Number(number)) => format!(
+            "<data{} value=\"{number}\" data-run=\"{index}\" data-at=\"{}\">{}</data>",
+            if number.as_f64() == Some(0.0) { " class=\"zero\"" } else { "" },
+            format::escaped(path),
+            format::escaped(&text(number.as_f64().unwrap_or(f64::NAN)))
+        ),
+        _ => "<span class=\"none\">–</span>".to_owned(),
     }
 }
 

@@ -109,6 +109,11 @@ pub(super) fn share(part: f64) -> String {
     }
 }
 
+/// A ratio.
+pub(super) fn times(ratio: f64) -> String {
+    format!("{ratio:.3} times")
+}
+
 /// An amount of memory.
 pub(super) fn bytes(n: f64) -> String {
     match n {

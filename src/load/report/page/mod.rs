@@ -6,9 +6,12 @@ mod format;
 mod plot;
 mod plots;
 mod sections;
+mod verdict;
 
 use std::fmt::Write as _;
 use std::io;
+
+pub use verdict::verdict_page;
 
 use figure::Subject;
 
@@ -46,11 +49,11 @@ pub fn page(runs: &[RunResult]) -> io::Result<String> {
     body.push_str(&sections::endurance(&subjects));
     body.push_str(&sections::ledger(&subjects));
     body.push_str(&sections::fingerprint(&subjects));
-    Ok(document(&title, &body))
+    Ok(document(&title, "report.json", super::SCHEMA, &body))
 }
 
 /// A whole document around a body.
-fn document(title: &str, body: &str) -> String {
+fn document(title: &str, file: &str, schema: &str, body: &str) -> String {
     let mut out = String::from("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     let _ = write!(
         out,
@@ -59,11 +62,11 @@ fn document(title: &str, body: &str) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <link rel=\"icon\" href=\"data:,\">\n\
          <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n\
-         <footer>Made by beast {}. Every figure here stands in the run's <code>report.json</code> \
+         <footer>Made by beast {}. Every figure here stands in <code>{file}</code> \
          (schema <code>{}</code>) under the path that its element names.</footer>\n</body>\n</html>\n",
         format::escaped(title),
         env!("CARGO_PKG_VERSION"),
-        super::SCHEMA,
+        format::escaped(schema),
     );
     out
 }

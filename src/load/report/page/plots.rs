@@ -18,45 +18,23 @@ const ROWS_MAX: usize = 240;
 /// Steps of the heat map in a factor of ten.
 const HEAT_STEPS_PER_DECADE: f64 = 10.0;
 
+/// Latencies that are drawn by percentile.
+pub(super) struct Curve {
+    pub(super) name: String,
+    pub(super) colour: usize,
+    pub(super) histogram: Histogram<u64>,
+}
+
 /// Latency against percentile.
 pub(super) fn percentiles(subjects: &[Subject<'_>]) -> io::Result<String> {
-    let histograms: Vec<Histogram<u64>> = subjects
-        .iter()
-        .map(|subject| subject.run.latency.decode().map_err(crate::load::report::invalid))
-        .collect::<io::Result<_>>()?;
-    let most = histograms.iter().map(Histogram::len).max().unwrap_or(0);
-    if most == 0 {
-        return Ok("<section><h2>Latency</h2><p class=\"none\">No request was answered, so there is no latency.</p></section>".to_owned());
+    let mut curves = Vec::new();
+    for subject in subjects {
+        curves.push(Curve {
+            name: format!("{}, {}", subject.run.name, subject.run.setup.loop_kind.caption()),
+            colour: subject.index,
+            histogram: subject.run.latency.decode().map_err(crate::load::report::invalid)?,
+        });
     }
-    // The curve of n values ends at 1 − 1/n.
-    let nines = (most as f64).log10().clamp(1.0, 9.0);
-    let ticks = [("0 %", 0.0), ("50 %", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("99.9 %", 0.999)]
-        .into_iter()
-        .chain([("99.99 %", 0.9999), ("99.999 %", 0.99999), ("99.9999 %", 0.999_999)])
-        .map(|(text, quantile): (&str, f64)| Tick {
-            at: nines_of(quantile),
-            text: text.to_owned(),
-            minor: quantile == 0.5 || quantile > 0.9999,
-        })
-        .filter(|tick| tick.at <= nines)
-        .collect();
-    let x = Axis {
-        scale: Scale::Linear,
-        min: 0.0,
-        max: nines,
-        ticks,
-        label: "percentile, one nine more each step",
-    };
-    let filled = histograms.iter().filter(|histogram| !histogram.is_empty());
-    let least = filled.clone().map(|histogram| histogram.value_at_quantile(0.01)).min().unwrap_or(1);
-    let highest = filled.map(Histogram::max).max().unwrap_or(1);
-    let lines = subjects.iter().zip(&histograms).map(|(subject, histogram)| Line {
-        name: format!("{}, {}", subject.run.name, loop_word(subject)),
-        colour: subject.index,
-        dashed: false,
-        filled: subjects.len() == 1,
-        points: curve(histogram, nines),
-    });
     let mut table = String::from("<table><thead><tr><th scope=\"col\">percentile</th>");
     for subject in subjects {
         let _ = write!(table, "<th scope=\"col\">{}</th>", subject.name());
@@ -70,21 +48,61 @@ pub(super) fn percentiles(subjects: &[Subject<'_>]) -> io::Result<String> {
         table.push_str("</tr>");
     }
     table.push_str("</tbody></table>");
-    let plot = Plot {
-        id: "percentiles".to_owned(),
-        title: "Latency by percentile".to_owned(),
-        about: "How long the slowest part of the requests took: each step to the right looks at a tenth of the part before. \
-                The dot is the slowest request."
+    let plot = percentile_plot("percentiles", "Latency by percentile", &curves, table);
+    Ok(format!(
+        "<section><h2>Latency</h2>{}</section>",
+        plot.as_ref().map_or_else(
+            || "<p class=\"none\">No request was answered, so there is no latency.</p>".to_owned(),
+            Plot::html
+        )
+    ))
+}
+
+/// A plot of latencies by percentile; `None` when nothing was recorded.
+pub(super) fn percentile_plot(id: &str, title: &str, curves: &[Curve], table: String) -> Option<Plot> {
+    let filled = || curves.iter().map(|curve| &curve.histogram).filter(|histogram| !histogram.is_empty());
+    let most = filled().map(Histogram::len).max()?;
+    let least = filled().map(|histogram| histogram.value_at_quantile(0.01)).min()?;
+    let highest = filled().map(Histogram::max).max()?;
+    // The curve of n values ends at 1 − 1/n.
+    let nines = (most as f64).log10().clamp(1.0, 9.0);
+    let ticks = [("0 %", 0.0), ("50 %", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("99.9 %", 0.999)]
+        .into_iter()
+        .chain([("99.99 %", 0.9999), ("99.999 %", 0.99999), ("99.9999 %", 0.999_999)])
+        .map(|(text, quantile): (&str, f64)| Tick {
+            at: nines_of(quantile),
+            text: text.to_owned(),
+            minor: quantile == 0.5 || quantile > 0.9999,
+        })
+        .filter(|tick| tick.at <= nines)
+        .collect();
+    let line = |curve: &Curve| Line {
+        name: curve.name.clone(),
+        colour: curve.colour,
+        dashed: false,
+        filled: curves.len() == 1,
+        points: points(&curve.histogram, nines),
+    };
+    Some(Plot {
+        id: id.to_owned(),
+        title: title.to_owned(),
+        about: "How long the slowest part of the requests took: each step to the right looks at a tenth of \
+                the part before. The dot is the slowest request."
             .to_owned(),
-        x,
+        x: Axis {
+            scale: Scale::Linear,
+            min: 0.0,
+            max: nines,
+            ticks,
+            label: "percentile, one nine more each step",
+        },
         y: Axis::log(least as f64, highest as f64, "latency", format::time_mark),
         cells: Vec::new(),
-        lines: lines.collect(),
+        lines: curves.iter().map(line).collect(),
         marks: Vec::new(),
-        hints: hints(subjects, &histograms, nines),
+        hints: hints(curves, nines),
         table,
-    };
-    Ok(format!("<section><h2>Latency</h2>{}</section>", plot.html()))
+    })
 }
 
 /// Rows of the table of percentiles: name and path in the JSON.
@@ -100,15 +118,11 @@ pub(super) const PERCENTILES: [(&str, &str); 9] = [
     ("most", "/latency/max_ns"),
 ];
 
-fn loop_word(subject: &Subject<'_>) -> &'static str {
-    subject.run.setup.loop_kind.caption()
-}
-
 fn nines_of(quantile: f64) -> f64 {
     -(1.0 - quantile).log10()
 }
 
-fn curve(histogram: &Histogram<u64>, nines: f64) -> Vec<(f64, f64)> {
+fn points(histogram: &Histogram<u64>, nines: f64) -> Vec<(f64, f64)> {
     let mut points: Vec<(f64, f64)> = Vec::new();
     for step in histogram.iter_quantiles(TICKS_PER_HALF) {
         let at = nines_of(step.quantile_iterated_to().min(1.0)).min(nines);
@@ -125,16 +139,16 @@ fn curve(histogram: &Histogram<u64>, nines: f64) -> Vec<(f64, f64)> {
 }
 
 /// What is said when a part of the percentile plot is pointed at.
-fn hints(subjects: &[Subject<'_>], histograms: &[Histogram<u64>], nines: f64) -> Vec<(f64, f64, String)> {
+fn hints(curves: &[Curve], nines: f64) -> Vec<(f64, f64, String)> {
     const STRETCHES: u32 = 48;
     (0..STRETCHES)
         .map(|n| {
             let [from, to] = [n, n + 1].map(|n| nines * f64::from(n) / f64::from(STRETCHES));
             let quantile = 1.0 - 10_f64.powf(-f64::midpoint(from, to));
             let mut text = format!("{:.*} %", 2.max(to.ceil() as usize), quantile * 100.0);
-            for (subject, histogram) in subjects.iter().zip(histograms) {
-                let value = histogram.value_at_quantile(quantile) as f64;
-                let _ = write!(text, "\n{}: {}", subject.run.name, format::time(value));
+            for curve in curves {
+                let value = curve.histogram.value_at_quantile(quantile) as f64;
+                let _ = write!(text, "\n{}: {}", curve.name, format::time(value));
             }
             (from, to, text)
         })

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::figure::{Subject, badge};
 use super::format::{self, escaped};
 use super::plots::PERCENTILES;
+use crate::load::machine::Machine;
 use crate::load::result::{LoopKind, RunResult};
 use crate::time::calendar::date_time;
 
@@ -470,15 +471,16 @@ pub(super) fn fingerprint(subjects: &[Subject<'_>]) -> String {
         }
     };
     row("command", &|run| Some(run.command.join(" ")));
-    row("processor", &|run| Some(run.machine.cpu.clone()));
-    row("processors allowed", &|run| Some(list(run.machine.cpus.iter().map(|cpu| Some(*cpu)))));
-    row("machine", &|run| run.machine.product.clone());
-    row("memory", &|run| run.machine.memory_bytes.map(|bytes| format::bytes(bytes as f64)));
-    row("kernel", &|run| Some(run.machine.kernel.clone()));
-    row("frequency governor", &|run| {
-        Some(run.machine.governor.clone().unwrap_or_else(|| "not shown by the kernel".to_owned()))
+    let facts: Vec<_> = subjects.iter().map(|subject| machine_facts(&subject.run.machine)).collect();
+    let names: Vec<String> = facts.iter().flatten().fold(Vec::new(), |mut names, (name, _)| {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+        names
     });
-    row("load when it began", &|run| Some(run.machine.load_average.clone()));
+    let fact = |facts: &Vec<(String, String)>, wanted: &str| {
+        facts.iter().find(|(name, _)| name == wanted).map(|(_, text)| text.clone())
+    };
     row("generator's threads on", &|run| Some(list(run.setup.cpus.iter().copied())));
     row("server", &|run| run.server.version.clone());
     row("server's engine", &|run| run.server.engine.clone());
@@ -486,15 +488,9 @@ pub(super) fn fingerprint(subjects: &[Subject<'_>]) -> String {
     row("server's memory, most", &|run| run.server.memory_bytes_max.map(|bytes| format::bytes(bytes as f64)));
     row("given up after", &|run| Some(format::seconds(run.setup.lost_after_s)));
     row("assets", &|run| Some(run.setup.assets.join(", ")).filter(|text| !text.is_empty()));
-    let sysctls: BTreeSet<&String> =
-        subjects.iter().flat_map(|subject| subject.run.machine.sysctls.keys()).collect();
-    for name in sysctls {
-        row(name, &|run| run.machine.sysctls.get(name).cloned());
+    for name in names {
+        rows.push((name.clone(), facts.iter().map(|facts| fact(facts, &name)).collect()));
     }
-    row("mitigations", &|run| {
-        let text = run.machine.mitigations.join("; ");
-        Some(if text.is_empty() { "none needed".to_owned() } else { text })
-    });
     let mut out = String::from(
         "<section><h2>What it was measured on</h2><div class=\"scroll\"><table class=\"facts\"><tbody>",
     );
@@ -520,6 +516,26 @@ pub(super) fn fingerprint(subjects: &[Subject<'_>]) -> String {
     }
     out.push_str("</tbody></table></div></section>");
     out
+}
+
+/// A machine, line by line; what the kernel does not show is left out.
+pub(super) fn machine_facts(machine: &Machine) -> Vec<(String, String)> {
+    let mitigations = machine.mitigations.join("; ");
+    let facts = [
+        ("processor", Some(machine.cpu.clone())),
+        ("processors allowed", Some(list(machine.cpus.iter().map(|cpu| Some(*cpu))))),
+        ("machine", machine.product.clone()),
+        ("memory", machine.memory_bytes.map(|bytes| format::bytes(bytes as f64))),
+        ("kernel", Some(machine.kernel.clone())),
+        (
+            "frequency governor",
+            Some(machine.governor.clone().unwrap_or_else(|| "not shown by the kernel".to_owned())),
+        ),
+        ("load when it began", Some(machine.load_average.clone())),
+        ("mitigations", Some(if mitigations.is_empty() { "none needed".to_owned() } else { mitigations })),
+    ];
+    let facts = facts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?)));
+    facts.chain(machine.sysctls.clone()).collect()
 }
 
 fn list(cpus: impl Iterator<Item = Option<usize>>) -> String {

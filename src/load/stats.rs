@@ -1,9 +1,9 @@
 //! Medians, and how far to trust them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A median with the interval that holds the true one in at least 95 of 100 repetitions.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Median {
     /// The median of the sample.
     pub value: f64,
@@ -20,6 +20,7 @@ impl Median {
     ///
     /// The interval is between two order statistics: each value lies below the true median with
     /// probability one half whatever its distribution, so ranks follow the binomial.
+    #[must_use]
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let count = values.len();
@@ -41,4 +42,20 @@ fn cut(count: usize) -> usize {
         chance *= (count - k) as f64 / (k + 1) as f64;
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_lies_between_the_right_order_statistics() {
+        let of = |count: u32| Median::of((1..=count).map(f64::from).collect()).unwrap();
+        assert_eq!(of(5), Median { value: 3.0, low: 1.0, high: 5.0, count: 5 });
+        // The tables of the sign test: from 6 values on the extremes, from 9 on one is cut.
+        assert_eq!((of(8).low, of(8).high), (1.0, 8.0));
+        assert_eq!((of(9).low, of(9).high), (2.0, 8.0));
+        assert_eq!((of(15).low, of(15).high, of(15).value), (4.0, 12.0, 8.0));
+        assert_eq!(Median::of(Vec::new()), None);
+    }
 }

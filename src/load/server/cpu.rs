@@ -80,6 +80,7 @@ impl CpuTime {
     }
 
     /// What was used since `earlier`.
+    #[must_use]
     pub fn since(&self, earlier: &Self) -> CpuUse {
         let used = |id: &u32, now: &ThreadTime| {
             let before = earlier.threads.get(id);
