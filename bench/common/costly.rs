@@ -85,6 +85,10 @@ impl<E: Engine> Engine for Costly<E> {
         self.inner.arm_udp(socket);
     }
 
+    fn disarm_udp(&mut self, socket: UdpIndex) {
+        self.inner.disarm_udp(socket);
+    }
+
     fn arm_accept(&mut self, listener: ListenerIndex) {
         self.inner.arm_accept(listener);
     }

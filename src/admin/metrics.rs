@@ -64,7 +64,7 @@ impl MetricsText {
 }
 
 /// What falls as well as rises.
-const GAUGES: &[&str] = &["request_waiting", "asset_fresh", "asset_listed"];
+const GAUGES: &[&str] = &["request_waiting", "asset_fresh", "asset_listed", "socket_receiving"];
 
 /// What a family of several counters counts, where the counters' own descriptions say less.
 const FAMILY_HELP: &[(&str, &str)] = &[

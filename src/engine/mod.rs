@@ -127,6 +127,10 @@ pub trait Engine {
     /// Asks for datagrams on a socket until [`Event::UdpEnded`].
     fn arm_udp(&mut self, socket: UdpIndex);
 
+    /// Stops asking for datagrams of a socket that is armed: others that share it may take them.
+    /// Those already taken still come, and an [`Event::UdpEnded`] once no more are taken.
+    fn disarm_udp(&mut self, socket: UdpIndex);
+
     /// Asks for connections on a listener until [`Event::AcceptEnded`].
     fn arm_accept(&mut self, listener: ListenerIndex);
 

@@ -68,6 +68,8 @@ struct UdpSide {
     answers: SendBatch,
     lent: usize,
     armed: bool,
+    /// Epoll tells of it. Not while others take its datagrams, or it would not let us sleep.
+    watched: bool,
     /// Gave datagrams at the last look, or epoll says it will.
     hot: bool,
     /// How often it may still be asked though it is not hot.
@@ -133,9 +135,6 @@ impl PortableEngine {
     /// The kernel's.
     pub fn new(sockets: Sockets, connections_max: usize) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for (index, socket) in sockets.udp.iter().enumerate() {
-            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, Token::Udp(index).encode()))?;
-        }
         for (index, socket) in sockets.tcp.iter().enumerate() {
             let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
             epoll.add(socket, EpollEvent::new(flags, Token::Listener(index).encode()))?;
@@ -145,6 +144,7 @@ impl PortableEngine {
             answers: SendBatch::new(RECV_BATCH_LEN),
             lent: 0,
             armed: false,
+            watched: false,
             hot: true,
             looks: 0,
         });
@@ -345,7 +345,32 @@ fn datagram_slot(buffer: &BufferId) -> (usize, usize) {
 
 impl Engine for PortableEngine {
     fn arm_udp(&mut self, socket: UdpIndex) {
-        self.udp[usize::from(socket.0)].armed = true;
+        let index = usize::from(socket.0);
+        let side = &mut self.udp[index];
+        (side.armed, side.hot) = (true, true);
+        if !side.watched {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Udp(index).encode());
+            match self.epoll.add(&self.sockets.udp[index], event) {
+                Ok(()) => side.watched = true,
+                Err(e) => {
+                    side.armed = false;
+                    self.done.push(Event::UdpEnded(socket, Ended::Error(e as i32)));
+                }
+            }
+        }
+    }
+
+    fn disarm_udp(&mut self, socket: UdpIndex) {
+        let index = usize::from(socket.0);
+        let side = &mut self.udp[index];
+        if !side.armed {
+            return;
+        }
+        side.armed = false;
+        if side.watched && self.epoll.delete(&self.sockets.udp[index]).is_ok() {
+            side.watched = false;
+        }
+        self.done.push(Event::UdpEnded(socket, Ended::Quiet));
     }
 
     fn arm_accept(&mut self, listener: ListenerIndex) {

@@ -117,6 +117,8 @@ counters! {
     AssetsFresh = "asset_fresh" "";
     /// Assets there are.
     Assets = "asset_listed" "";
+    /// UDP sockets whose datagrams the shard takes just now.
+    SocketsReceiving = "socket_receiving" "";
     /// Times the shard waited for the kernel.
     Parked = "shard_parked" "";
     /// Turns of the loop.

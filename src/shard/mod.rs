@@ -5,6 +5,7 @@ mod conns;
 mod counters;
 mod guest;
 mod links;
+mod parting;
 mod ready;
 mod run;
 #[cfg(test)]

@@ -43,6 +43,11 @@ pub enum Control {
     Keys(Box<KeyTable>),
     /// A connection to look after.
     Guest(Arrival),
+    /// Take datagrams and connections, where the shard does not yet or no longer.
+    Open,
+    /// Leave datagrams and connections to another process that has the same sockets; go on with the
+    /// connections there are, each until its next answer.
+    Drain,
     /// Finish what is in flight and leave.
     Stop,
 }
@@ -66,10 +71,14 @@ pub struct Shard {
     /// Connections that something is due for; empty between turns.
     pub(super) due: Vec<ConnId>,
     late_room: Box<[u8; UDP_PAYLOAD_MAX]>,
-    house_at: MonoNs,
+    pub(super) house_at: MonoNs,
     fresh_at: MonoNs,
     pub(super) sweep_at: MonoNs,
     pub(super) leaving: Option<MonoNs>,
+    /// Takes datagrams and connections.
+    pub(super) open: bool,
+    /// Which sockets are armed, or disarmed and not over yet.
+    pub(super) udp_armed: Vec<bool>,
 }
 
 /// What has to be armed again.
@@ -135,7 +144,15 @@ impl Shard {
             fresh_at: MonoNs(0),
             sweep_at: MonoNs(0),
             leaving: None,
+            open: true,
+            udp_armed: Vec::new(),
         }
+    }
+
+    /// Takes nothing until it is told [`Control::Open`]: prices come before requests.
+    #[must_use]
+    pub fn held(self) -> Self {
+        Self { open: false, ..self }
     }
 
     /// What the shard knows and has counted.
@@ -155,7 +172,7 @@ impl Shard {
         loop {
             let now = clock.now();
             let busy = self.turn(engine, now, &mut events)?;
-            if self.finished(engine, now) {
+            if self.finished(engine, now, busy) {
                 self.leave(engine, now);
                 return Ok(());
             }
@@ -167,16 +184,6 @@ impl Shard {
             } else {
                 std::hint::spin_loop();
             }
-        }
-    }
-
-    /// Arms all sockets.
-    pub(super) fn start<E: Engine>(&mut self, engine: &mut E) {
-        for index in 0..self.options.udp {
-            engine.arm_udp(UdpIndex(index));
-        }
-        for index in 0..self.options.tcp {
-            engine.arm_accept(ListenerIndex(index));
         }
     }
 
@@ -211,7 +218,7 @@ impl Shard {
             }
             self.rearm.swap_remove(at);
             match rearm {
-                Rearm::Udp(socket) => engine.arm_udp(socket),
+                Rearm::Udp(socket) => self.arm_udp(engine, socket),
                 Rearm::Accept(listener) => self.rearm_accept(engine, listener),
                 Rearm::Receive(conn) => engine.arm_receive(conn),
             }
@@ -234,10 +241,7 @@ impl Shard {
         match event {
             Event::Datagram(datagram) => self.answer(engine, now, datagram),
             Event::SendFailed(..) => self.answerer.counters.add(Counter::SendFailed, 1),
-            Event::UdpEnded(socket, ended) => {
-                self.count_ended(ended);
-                self.rearm.push(Rearm::Udp(socket));
-            }
+            Event::UdpEnded(socket, ended) => self.udp_ended(socket, ended),
             Event::Accepted(listener, conn) => self.accepted(engine, now, listener, conn),
             Event::AcceptEnded(listener, ended) => self.accept_ended(listener, ended),
             Event::Received(conn, buffer) => self.received(engine, now, conn, buffer),
@@ -335,7 +339,7 @@ impl Shard {
     }
 
     /// Asks again for a request that has waited.
-    fn wake<E: Engine>(&mut self, engine: &mut E, now: Now, waiter: Waiter, attempt: Attempt) {
+    pub(super) fn wake<E: Engine>(&mut self, engine: &mut E, now: Now, waiter: Waiter, attempt: Attempt) {
         let deadline = waiter.deadline;
         let waits_max = u64::try_from(self.options.rest_deadline.as_nanos()).unwrap_or(u64::MAX);
         self.answerer.waited_since(MonoNs(deadline.0.saturating_sub(waits_max)));
@@ -359,12 +363,14 @@ impl Shard {
         }
     }
 
-    fn keep_house<E: Engine>(&mut self, engine: &mut E, now: Now) {
+    pub(super) fn keep_house<E: Engine>(&mut self, engine: &mut E, now: Now) {
         self.house_at = MonoNs(now.mono.0.saturating_add(HOUSE_NS));
         while let Ok(control) = self.control.try_recv() {
             match control {
                 Control::Keys(keys) => drop(self.answerer.replace_keys(keys)),
                 Control::Guest(arrival) => self.welcome(engine, now, arrival),
+                Control::Open => self.open(engine),
+                Control::Drain => self.drain(engine),
                 Control::Stop => self.stop(engine, now),
             }
         }
@@ -385,8 +391,10 @@ impl Shard {
         }
         let drops = (0..self.options.udp).map(|i| engine.loss(UdpIndex(i)).dropped).sum();
         let (datagrams, conns) = self.waiting.counts();
+        let receiving = self.udp_armed.iter().filter(|armed| **armed).count();
         let counters = &mut self.answerer.counters;
         counters.set(Counter::KernelDropped, drops);
+        counters.set(Counter::SocketsReceiving, receiving as u64);
         counters.set(Counter::LinkOverrun, self.publisher.overruns);
         counters.set(Counter::UdpWaiting, datagrams as u64);
         counters.set(Counter::HttpWaiting, conns as u64);
@@ -394,7 +402,7 @@ impl Shard {
     }
 
     /// Whether answers are left that a full socket did not take.
-    fn stuck<E: Engine>(&self, engine: &E) -> bool {
+    pub(super) fn stuck<E: Engine>(&self, engine: &E) -> bool {
         (0..self.options.udp).any(|index| engine.queued(UdpIndex(index)) > 0)
     }
 
@@ -402,41 +410,5 @@ impl Shard {
         let busy =
             self.stuck(engine) || !self.waiting.is_empty() || self.leaving.is_some() || self.publisher.owes();
         MonoNs(now.mono.0.saturating_add(if busy { PARK_BUSY_NS } else { PARK_NS }))
-    }
-
-    fn stop<E: Engine>(&mut self, engine: &mut E, now: Now) {
-        if self.leaving.is_some() {
-            return;
-        }
-        self.leaving = Some(now.mono.plus(self.options.drain));
-        for index in 0..self.options.tcp {
-            engine.disarm_accept(ListenerIndex(index));
-        }
-        self.dismiss(engine, now);
-    }
-
-    /// Whether a leaving shard has nothing more to do, or no more time.
-    fn finished<E: Engine>(&self, engine: &E, now: Now) -> bool {
-        let done = || self.waiting.is_empty() && self.conns.len() == 0 && !self.stuck(engine);
-        self.leaving.is_some_and(|until| now.mono >= until || done())
-    }
-
-    fn leave<E: Engine>(&mut self, engine: &mut E, now: Now) {
-        for waiter in self.waiting.take(|_| true) {
-            self.wake(engine, now, waiter, Attempt::Last);
-        }
-        for id in self.conns.ids() {
-            if let Some(conn) = self.conns.take(id) {
-                self.close(engine, conn);
-            }
-        }
-        for socket in (0..self.options.udp).map(UdpIndex) {
-            while engine.queued(socket) > 0 {
-                self.answerer.counters.add(Counter::SendFailed, 1);
-                engine.skip(socket);
-            }
-        }
-        self.house_at = MonoNs(0);
-        self.keep_house(engine, now);
     }
 }

@@ -77,7 +77,7 @@ impl Shard {
 
     /// Arms a listener again, unless the shard is leaving.
     pub(super) fn rearm_accept<E: Engine>(&mut self, engine: &mut E, listener: ListenerIndex) {
-        if self.leaving.is_none() {
+        if !self.parts() {
             engine.arm_accept(listener);
         }
     }
@@ -180,7 +180,7 @@ impl Shard {
             let rest = &bytes[at..];
             if rest.is_empty() {
                 // A leaving shard answers all that has come, and then closes.
-                let last = self.leaving.is_some() && http.skip == 0;
+                let last = self.parts() && http.skip == 0;
                 return (at, if last { Served::Closes { refused: false } } else { Served::NeedsMore });
             }
             if out.len() >= out_high {
@@ -192,7 +192,12 @@ impl Shard {
                     self.answerer.http_reject(reject, out);
                     return (bytes.len(), Served::Closes { refused: true });
                 }
-                Head::Complete { request, consumed } => {
+                Head::Complete { mut request, consumed } => {
+                    // The last of those that have come, when the shard parts from its peers: nothing
+                    // follows it, and its body, if any, is here.
+                    if self.parts() && rest.len() == consumed.saturating_add(request.body_len) {
+                        request.connection = Connection::Close;
+                    }
                     if let HttpVerdict::Wait(listing) = self.answerer.http(now, &request, out, attempt) {
                         if self.waiting.has_room() {
                             return (at, Served::Waits { listing, again: attempt != Attempt::First });

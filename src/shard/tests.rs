@@ -160,7 +160,65 @@ fn a_leaving_shard_answers_all_that_was_asked_on_a_connection() {
     bench.pass(Duration::from_millis(50));
     let answers = bench.read(peer, usize::MAX);
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
+    let last = answers.rfind("HTTP/1.1 200 OK").unwrap();
+    let announced: Vec<_> = answers.match_indices("connection: close").map(|(at, _)| at > last).collect();
+    assert_eq!(announced, [true], "only the last answer says that it is the last: {answers}");
     assert!(bench.closed(peer));
+}
+
+#[test]
+fn a_draining_shard_leaves_datagrams_to_others_and_gives_each_connection_one_more_answer() {
+    let mut bench = Bench::new();
+    let from: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let ask = |bench: &mut Bench, id: u32| {
+        let request = format!(r#"{{"api_key":"{}","asset":"BTC","id":{id}}}"#, bench.key);
+        bench.kernel.borrow_mut().datagram(UdpIndex(0), from, request.into_bytes());
+        bench.pass(Duration::from_millis(50));
+        bench.answers(from).len()
+    };
+    let (idle, busy) = (bench.connect(1 << 20), bench.connect(1 << 20));
+    let request = bench.price("BTC");
+    bench.write(busy, &request);
+    assert_eq!(ask(&mut bench, 1), 1);
+    assert!(!bench.read(busy, usize::MAX).contains("connection: close"));
+
+    bench.control.send(Control::Drain).unwrap();
+    bench.pass(Duration::from_millis(50));
+    assert_eq!(ask(&mut bench, 2), 1, "it waits for whoever takes it");
+    assert!(!bench.closed(idle) && !bench.closed(busy));
+    bench.write(busy, &request);
+    bench.pass(Duration::from_millis(50));
+    let answer = bench.read(busy, usize::MAX);
+    assert!(answer.contains("HTTP/1.1 200 OK") && answer.contains("connection: close"), "{answer}");
+    assert!(bench.closed(busy) && !bench.closed(idle));
+
+    // Nobody took it over after all.
+    bench.control.send(Control::Open).unwrap();
+    bench.pass(Duration::from_millis(50));
+    assert_eq!(ask(&mut bench, 3), 3);
+    bench.write(idle, &request);
+    bench.pass(Duration::from_millis(50));
+    let answer = bench.read(idle, usize::MAX);
+    assert!(answer.contains("HTTP/1.1 200 OK") && !answer.contains("connection: close"), "{answer}");
+    assert!(!bench.closed(idle));
+}
+
+#[test]
+fn a_held_shard_takes_nothing_until_it_is_opened() {
+    let mut bench = Bench::new();
+    bench.control.send(Control::Drain).unwrap();
+    bench.pass(Duration::from_millis(50));
+    // As one that was held from the start.
+    assert!(!bench.shard.open && !bench.shard.udp_armed.contains(&true));
+    let peer = bench.connect(1 << 20);
+    bench.pass(Duration::from_millis(50));
+    let request = bench.price("BTC");
+    bench.write(peer, &request);
+    bench.pass(Duration::from_millis(50));
+    assert_eq!(bench.read(peer, usize::MAX), "");
+    bench.control.send(Control::Open).unwrap();
+    bench.pass(Duration::from_millis(50));
+    assert!(bench.read(peer, usize::MAX).contains("HTTP/1.1 200 OK"));
 }
 
 #[test]

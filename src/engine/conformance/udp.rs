@@ -23,6 +23,7 @@ on_every_engine!(
     drops_of_the_kernel_are_told,
     parking_ends_for_a_datagram_and_for_the_deadline,
     no_wake_up_is_lost_in_a_ping_pong,
+    a_disarmed_socket_leaves_datagrams_to_another_engine,
 );
 
 /// A bench with UDP sockets on these addresses, armed, and where they listen.
@@ -308,4 +309,36 @@ async fn no_wake_up_is_lost_in_a_ping_pong<E: Tested>() {
     echo_all(&mut bench, ROUNDS).await;
     player.join().unwrap();
     bench.done();
+}
+
+async fn a_disarmed_socket_leaves_datagrams_to_another_engine<E: Tested>() {
+    let socket = open_udp("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
+    let client = client(socket.local_addr().unwrap());
+    let shared = socket.try_clone().unwrap();
+    let mut old = Bench::<E>::new(Sockets { udp: vec![socket], tcp: vec![] }, 1);
+    let mut new = Bench::<E>::new(Sockets { udp: vec![shared], tcp: vec![] }, 1);
+    old.engine.arm_udp(FIRST);
+    client.send(b"to the old one").unwrap();
+    echo_all(&mut old, 1).await;
+    assert_eq!(answer(&client), b"to the old one");
+    old.engine.disarm_udp(FIRST);
+    old.wait(|event| matches!(event, Event::UdpEnded(FIRST, Ended::Quiet)).then_some(())).await;
+    for n in 0..100_u8 {
+        client.send(&[n]).unwrap();
+    }
+    old.idle().await;
+    assert!(old.events.is_empty(), "{:?}", old.events);
+    new.engine.arm_udp(FIRST);
+    echo_all(&mut new, 100).await;
+    for n in 0..100_u8 {
+        assert_eq!(answer(&client), [n]);
+    }
+    new.engine.disarm_udp(FIRST);
+    new.wait(|event| matches!(event, Event::UdpEnded(FIRST, Ended::Quiet)).then_some(())).await;
+    old.engine.arm_udp(FIRST);
+    client.send(b"and back").unwrap();
+    echo_all(&mut old, 1).await;
+    assert_eq!(answer(&client), b"and back");
+    old.done();
+    new.done();
 }

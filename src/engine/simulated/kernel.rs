@@ -125,11 +125,14 @@ pub(super) enum Late {
     Stream(ConnId),
     ReceiveCancelled(ConnId),
     AcceptCancelled(ListenerIndex),
+    UdpCancelled(UdpIndex),
 }
 
 #[derive(Debug, Default)]
 struct Socket {
     armed: bool,
+    /// Cancelled, and that is not over yet.
+    ending: bool,
     /// In the socket, not yet in a buffer.
     held: VecDeque<(SocketAddr, Vec<u8>)>,
     answers: VecDeque<(SocketAddr, BufferId, Vec<u8>)>,
@@ -272,6 +275,7 @@ impl Kernel {
                 Late::Stream(conn) => self.stream_progress(conn),
                 Late::ReceiveCancelled(conn) => self.receive_cancelled(conn),
                 Late::AcceptCancelled(listener) => self.accept_cancelled(listener),
+                Late::UdpCancelled(socket) => self.udp_cancelled(socket),
             }
         }
         for index in 0..self.sockets.len() {
@@ -305,7 +309,7 @@ impl Kernel {
             };
             let buffer = if ended.is_none() { self.take_buffer(0..self.faults.udp_buffers) } else { None };
             let Some(buffer) = buffer else {
-                self.sockets[index].armed = false;
+                (self.sockets[index].armed, self.sockets[index].ending) = (false, false);
                 self.ready.push_back(Event::UdpEnded(socket, ended.unwrap_or(Ended::NoBuffers)));
                 return;
             };
@@ -343,6 +347,22 @@ impl Kernel {
         let armed = &mut self.sockets[usize::from(socket.0)].armed;
         assert!(!*armed, "{socket:?} is armed twice");
         *armed = true;
+    }
+
+    pub(super) fn disarm_udp(&mut self, socket: UdpIndex) {
+        let at = &mut self.sockets[usize::from(socket.0)];
+        assert!(at.armed && !at.ending, "{socket:?} is disarmed and was not armed");
+        at.ending = true;
+        self.later(Late::UdpCancelled(socket));
+    }
+
+    /// Until now datagrams were still taken. It may have ended by itself before, and been armed again.
+    fn udp_cancelled(&mut self, socket: UdpIndex) {
+        let at = &mut self.sockets[usize::from(socket.0)];
+        if std::mem::take(&mut at.ending) {
+            at.armed = false;
+            self.ready.push_back(Event::UdpEnded(socket, Ended::Quiet));
+        }
     }
 
     pub(super) fn harvest(

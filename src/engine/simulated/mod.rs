@@ -50,6 +50,10 @@ impl Engine for SimulatedEngine {
         self.kernel.borrow_mut().arm_udp(socket);
     }
 
+    fn disarm_udp(&mut self, socket: UdpIndex) {
+        self.kernel.borrow_mut().disarm_udp(socket);
+    }
+
     fn arm_accept(&mut self, listener: ListenerIndex) {
         self.kernel.borrow_mut().arm_accept(listener);
     }

@@ -120,6 +120,8 @@ struct UdpSide {
     /// Bound to a wildcard: control messages say where a datagram was sent to.
     wildcard: bool,
     armed: bool,
+    /// Disarmed, and not yet told to be over.
+    ending: bool,
     answers: SendBatch,
 }
 
@@ -150,7 +152,13 @@ impl UringEngine {
         ring.ring_bell(false);
         let side = |socket: UdpSocket| -> io::Result<UdpSide> {
             let wildcard = socket.local_addr()?.ip().is_unspecified();
-            Ok(UdpSide { socket, wildcard, armed: false, answers: SendBatch::new(ANSWERS_MAX) })
+            Ok(UdpSide {
+                socket,
+                wildcard,
+                armed: false,
+                ending: false,
+                answers: SendBatch::new(ANSWERS_MAX),
+            })
         };
         Ok(Self {
             ring,
@@ -222,6 +230,9 @@ impl UringEngine {
         }
         if !done.more {
             match done.result {
+                _ if std::mem::take(&mut self.udp[usize::from(socket)].ending) => {
+                    events.push(Event::UdpEnded(UdpIndex(socket), Ended::Quiet));
+                }
                 // An empty datagram ends a multishot like the end of a stream would. Nothing is amiss.
                 Ok(_) => self.arm_udp(UdpIndex(socket)),
                 Err(_) => events.push(Event::UdpEnded(UdpIndex(socket), ended(done.result))),
@@ -340,6 +351,15 @@ impl Engine for UringEngine {
             side.armed = true;
             let armed = self.ring.receive_datagrams(side.socket.as_fd(), socket.0, side.wildcard);
             self.note(armed);
+        }
+    }
+
+    fn disarm_udp(&mut self, socket: UdpIndex) {
+        let side = &mut self.udp[usize::from(socket.0)];
+        if side.armed && !side.ending {
+            side.ending = true;
+            let cancelled = self.ring.cancel(Token::Datagrams { socket: socket.0 });
+            self.note(cancelled);
         }
     }
 

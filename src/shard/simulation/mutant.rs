@@ -56,6 +56,10 @@ impl Engine for Mutant {
         }
     }
 
+    fn disarm_udp(&mut self, socket: UdpIndex) {
+        self.inner.disarm_udp(socket);
+    }
+
     fn arm_accept(&mut self, listener: ListenerIndex) {
         if self.mutation != Mutation::ForgetAccept || first(&mut self.listening, listener) {
             self.inner.arm_accept(listener);
