@@ -1,7 +1,7 @@
 //! Every decoder of outside bytes with the body that tries it: what `tests/corpora.rs` runs over
 //! `tests/corpus/` and `fuzz/` runs for as long as one likes. The rooms own the bodies.
 
-use crate::{account, config, feed, http, price, wire};
+use crate::{account, config, feed, http, ledger, price, wire};
 
 /// A fuzz body: any bytes in, nothing panics, what must hold holds.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,7 @@ pub const BODIES: &[Body] = &[
     Body { name: "upgrade", run: http::fuzz::upgrade },
     Body { name: "token", run: account::fuzz::token },
     Body { name: "network", run: account::fuzz::network },
+    Body { name: "segment", run: ledger::fuzz::segment },
     Body { name: "message", run: feed::fuzz::message },
     Body { name: "rest", run: feed::fuzz::rest },
     Body { name: "connection", run: feed::fuzz::connection },

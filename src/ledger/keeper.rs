@@ -14,7 +14,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::Journal;
 use super::check::Seed;
 use super::error::{JournalError, failed};
-use super::journal::{Entry, Prune, READY_MAX};
+use super::journal::{Entry, Prune, READY_MAX, Table};
 use super::layout::{HEADER_LEN, Header, Scan, Scanned, file_name, folder_name};
 use super::record::{ChainId, RECORD_LEN};
 use super::recovery::seal;
@@ -37,7 +37,7 @@ impl Journal {
         let result = self.make_wanted();
         let bytes_max = self.options.bytes_max;
         let mut table = self.table();
-        let none_ready = table.chains.values().filter_map(|c| c.writer.as_ref()).any(|w| w.ready.is_empty());
+        let none_ready = table.starves();
         table.trouble = match &result {
             Err(error) => Some(error.to_string()),
             Ok(Made::Capped { bytes }) if none_ready => Some(format!(
@@ -63,7 +63,17 @@ impl Journal {
             if bytes + needed > self.options.bytes_max {
                 return Ok(Made::Capped { bytes });
             }
-            let live = Arc::new(self.make(chain, first)?);
+            let live = match self.make(chain, first) {
+                Ok(live) => Arc::new(live),
+                Err(error) => {
+                    // As with the cap, once a shard would have to refuse.
+                    if error.is_full() && self.starves() {
+                        let most = bytes.saturating_sub(needed);
+                        self.prune(Prune { before: None, bytes_max: Some(most) })?;
+                    }
+                    return Err(error);
+                }
+            };
             let mut table = self.table();
             let Some(chain) = table.chains.get_mut(&chain) else { continue };
             let Some(writer) = &mut chain.writer else { continue };
@@ -77,6 +87,11 @@ impl Journal {
             let _gone = writer.ready.try_send(live);
         }
         Ok(Made::All)
+    }
+
+    /// Whether a shard has no segment ready.
+    fn starves(&self) -> bool {
+        self.table().starves()
     }
 
     /// A shard that should have one more ready, and the sequence it begins with.
@@ -245,6 +260,12 @@ impl Journal {
             }
         }
         result
+    }
+}
+
+impl Table {
+    fn starves(&self) -> bool {
+        self.chains.values().filter_map(|chain| chain.writer.as_ref()).any(|writer| writer.ready.is_empty())
     }
 }
 

@@ -11,6 +11,8 @@
 
 mod check;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod journal;
 mod keeper;
 mod layout;

@@ -361,6 +361,29 @@ fn detail_is_pruned_by_age_and_by_size_oldest_first() {
     assert!(!journal.chains().iter().any(|info| info.id == chain), "nothing is left of it");
 }
 
+#[test]
+fn a_clock_that_steps_back_costs_nothing_and_age_counts_from_the_latest_record() {
+    let mut world = World::new();
+    let (journal, mut segments, _) = world.open();
+    let times = |n: u64| UnixNs(if n < 10 { 5_000 + n } else { 100 + n });
+    for n in 0..SLOTS + 1 {
+        journal.keep().unwrap();
+        segments[0].append(Record { time: times(n), ..record(n) }).unwrap();
+    }
+    journal.sync().unwrap();
+    let chain = world.chain(0);
+    journal.release(chain, u64::MAX);
+    let index = journal.segments()[0].index.clone().unwrap();
+    assert_eq!((index.time_min, index.time_max), (UnixNs(110), UnixNs(5_009)));
+    assert_eq!(journal.prune(Prune { before: Some(UnixNs(5_009)), bytes_max: None }).unwrap().segments, 0);
+    let found = all(&journal, chain).0;
+    assert!((0..=SLOTS).all(|n| found[&n].time == times(n)));
+    drop((segments, journal));
+    let (journal, _, recovery) = world.open();
+    assert_eq!((recovery.records, recovery.findings.len()), (SLOTS + 1, 0));
+    assert_eq!(all(&journal, chain).0, found);
+}
+
 /// Ends a thread that looks at it, also when a test fails.
 struct SetAtEnd<'a>(&'a AtomicBool);
 
