@@ -11,8 +11,8 @@ use std::time::Duration;
 use beast::account::Token;
 use beast::load::stats::Median;
 use beast::load::{Pace, Requests, Tally, UdpLoad, UdpLoadOptions};
-use beast::shard::{Counter, Published};
 use clap::{Parser, ValueEnum};
+use common::books::Books;
 use common::costly::CostlyShard;
 use common::machine::Machine;
 use common::report::{Figure, Report};
@@ -85,12 +85,6 @@ const LOST_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Enough that requests given up do not hold back the schedule: 65,536 may be under way on each.
 const SOCKETS: usize = 16;
-
-/// A shard publishes its counters at least this often.
-const PUBLISHED_AFTER: Duration = Duration::from_millis(300);
-
-/// Looks at its counters before it is given up: half a minute.
-const LOOKS_MAX: usize = 100;
 
 fn main() -> ExitCode {
     common::main(&["goodput", "--quick", "--protocols=v2", "--times=1,5"], measure)
@@ -167,9 +161,7 @@ fn loads<R: Requests>(
         if whole.wrong + whole.stray + whole.duplicate > 0 {
             return Err(io::Error::other(format!("answers are not what was asked: {whole:?}")));
         }
-        let after = Books::settled(&shard.published)?;
-        let (answered, refused) = (after.answered - before.answered, after.refused - before.refused);
-        let dropped = after.dropped - before.dropped;
+        let Books { answered, refused, dropped, .. } = Books::settled(&shard.published)? - before;
         let quantile = |quantile| measured.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
         runs.push(Run {
             io,
@@ -206,43 +198,6 @@ fn load<R: Requests>(
     whole.add(&measured);
     whole.add(&generator.finish()?);
     Ok((whole, measured))
-}
-
-/// What became of all datagrams so far.
-#[derive(PartialEq)]
-struct Books {
-    answered: u64,
-    refused: u64,
-    dropped: u64,
-}
-
-impl Books {
-    /// Once the shard has nothing left to do: a full socket outlasts the client's patience.
-    fn settled(published: &Published) -> io::Result<Self> {
-        let mut last = Self::of(published);
-        for _ in 0..LOOKS_MAX {
-            std::thread::sleep(PUBLISHED_AFTER);
-            let now = Self::of(published);
-            if now == last {
-                return Ok(now);
-            }
-            last = now;
-        }
-        Err(io::Error::other("the shard is still answering long after the last request"))
-    }
-
-    fn of(published: &Published) -> Self {
-        let counters = published.read();
-        let refused = Counter::ALL.iter().filter(|counter| {
-            let (name, labels) = counter.metric();
-            name == "request_refused" && labels.contains("transport=\"udp\"")
-        });
-        Self {
-            answered: counters.value(Counter::UdpAnswered),
-            refused: refused.map(|counter| counters.value(*counter)).sum(),
-            dropped: counters.value(Counter::KernelDropped),
-        }
-    }
 }
 
 fn print(run: &Run) {

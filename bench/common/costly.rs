@@ -14,13 +14,14 @@ use beast::engine::{
     BufferId, ConnId, Datagram, Engine, Event, ListenerIndex, PortableEngine, SocketLoss, Sockets, UdpIndex,
     UringEngine, UringOptions, run_on_glommio, run_on_thread,
 };
+use beast::ledger::Segment;
 use beast::shard::{Control, Published};
 use beast::sys::net::open_udp;
 use beast::time::{Clock, MonoNs, RealClock};
 use crossbeam_channel::Sender;
 
 use super::fixture;
-use super::shard::{Io, Told, told_shard};
+use super::shard::{Io, Told, told_shard_of};
 
 /// A running costly shard on a thread of this process.
 pub struct CostlyShard {
@@ -38,10 +39,25 @@ impl CostlyShard {
     /// # Errors
     /// When the engine is refused.
     pub fn start(io: Io, cost: Duration, token: &Token, cpu: Option<usize>) -> io::Result<Self> {
+        Self::start_on(Segment::new(1, 0), io, cost, token, cpu)
+    }
+
+    /// As [`start`](Self::start), with its records in that place.
+    ///
+    /// # Errors
+    /// When the engine is refused.
+    pub fn start_on(
+        segment: Segment,
+        io: Io,
+        cost: Duration,
+        token: &Token,
+        cpu: Option<usize>,
+    ) -> io::Result<Self> {
         let udp = open_udp("127.0.0.1:0".parse().map_err(io::Error::other)?, fixture::BUFFER_LEN)?;
         let address = udp.local_addr()?;
         let sockets = Sockets { udp: vec![udp], tcp: vec![] };
-        let Told { mut shard, control, published } = told_shard(token, Duration::ZERO, 0)?;
+        let Told { mut shard, control, published } =
+            told_shard_of(fixture::answerer_on(segment, token)?, Duration::ZERO, 0)?;
         let thread = match io {
             Io::Uring => run_on_glommio(cpu, "shard-0", move || async move {
                 let inner = UringEngine::new(sockets, UringOptions::default())?;

@@ -46,6 +46,14 @@ fn catalogue() -> io::Result<Catalogue> {
 /// # Errors
 /// None that a right build meets.
 pub fn answerer(token: &Token) -> io::Result<Answerer> {
+    answerer_on(Segment::new(1, 0), token)
+}
+
+/// As [`answerer`], with its records in that place.
+///
+/// # Errors
+/// As [`answerer`].
+pub fn answerer_on(segment: Segment, token: &Token) -> io::Result<Answerer> {
     let key = Key {
         number: 1,
         account: 1,
@@ -62,7 +70,7 @@ pub fn answerer(token: &Token) -> io::Result<Answerer> {
     let mut answerer = Answerer::new(
         Arc::clone(&catalogue),
         Box::new(KeyTable::new(vec![key])),
-        Segment::new(1, 0),
+        segment,
         ShardSecrets { recognizer: [1; 16], budget: [2; 16] },
         Box::new(NoRest),
     );

@@ -1,11 +1,13 @@
 //! What the bench programs share.
 #![allow(dead_code, unreachable_pub, reason = "each program uses a part of this")]
 
+pub mod books;
 pub mod child;
 pub mod clients;
 pub mod costly;
 pub mod fixture;
 pub mod floor;
+pub mod journal;
 pub mod machine;
 pub mod metrics;
 pub mod nginx;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use beast::account::Token;
 use beast::engine::{PortableEngine, Sockets, UdpSend, UringEngine, UringOptions, run_on_glommio};
-use beast::shard::{Control, Inbox, LINK_LEN, Options, Published, Shard, links};
+use beast::shard::{Answerer, Control, Inbox, LINK_LEN, Options, Published, Shard, links};
 use beast::sys::net::{open_tcp, open_udp};
 use beast::time::RealClock;
 use clap::{Parser, ValueEnum};
@@ -145,7 +145,14 @@ pub struct Told {
 /// # Errors
 /// As [`fixture::answerer`].
 pub fn told_shard(token: &Token, spin: Duration, tcp: u8) -> io::Result<Told> {
-    let answerer = fixture::answerer(token)?;
+    told_shard_of(fixture::answerer(token)?, spin, tcp)
+}
+
+/// As [`told_shard`], of that answerer.
+///
+/// # Errors
+/// None that a right build meets.
+pub fn told_shard_of(answerer: Answerer, spin: Duration, tcp: u8) -> io::Result<Told> {
     let (publisher, receivers) = links(answerer.catalogue(), 1, LINK_LEN);
     let (control, controlled) = crossbeam_channel::unbounded();
     let options = Options {
