@@ -5,35 +5,26 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::Sender as Link;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::books;
 use super::feeds::{Dialer, Pace, Session, SessionStatus};
+use super::key_watch::KeyWatch;
 use super::rest::{Ask, RestCounts, RestDesk};
-use crate::account::KeyTable;
 use crate::admin::{self, Facts, Feed, Kind, Stage};
 use crate::backoffice::DrainStatus;
 use crate::feed::Row;
 use crate::price::Catalogue;
-use crate::shard::{Control, Counter, Published};
-use crate::store::{Store, StoreError};
-
-/// How often the store is asked whether another process has changed the keys. A revoked key must
-/// stop within 2 s.
-const KEYS_EVERY: Duration = Duration::from_millis(500);
+use crate::shard::{Counter, Published};
 
 /// How often what is shown about feeds and assets is brought up to date.
 const FACTS_EVERY: Duration = Duration::from_millis(50);
 
 /// Everything the back office works with.
 pub(super) struct BackOffice {
-    pub(super) store: Arc<Store>,
-    pub(super) keys_version: u64,
-    /// All who check keys.
-    pub(super) shards: Arc<[Link<Control>]>,
+    pub(super) keys: KeyWatch,
     pub(super) facts: Arc<Facts>,
     pub(super) health: Vec<TcpListener>,
     pub(super) catalogue: Arc<Catalogue>,
@@ -62,7 +53,7 @@ impl BackOffice {
         add_metrics(&self.facts, &statuses, &counts);
         tasks.spawn(show_facts(Arc::clone(&self.facts), statuses, self.published));
         tasks.spawn(books::tell(Arc::clone(&self.facts), self.drain));
-        tasks.spawn(watch_keys(self.store, self.keys_version, self.shards));
+        tasks.spawn(self.keys.run());
         if self.prewarm {
             tasks.spawn(prewarm(Arc::clone(&self.catalogue), self.dialer.asks.clone()));
         }
@@ -81,48 +72,6 @@ impl BackOffice {
         tasks.abort_all();
         if let Ok(Err(error)) = served.await {
             tracing::error!("health and metrics are not served: {error}");
-        }
-    }
-}
-
-/// Hands new keys to every shard when another process has changed them.
-async fn watch_keys(store: Arc<Store>, mut version: u64, shards: Arc<[Link<Control>]>) {
-    let mut every = tokio::time::interval(KEYS_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut said = String::new();
-    loop {
-        every.tick().await;
-        let store = Arc::clone(&store);
-        // On a thread for waiting: a store that hangs must not keep feeds from being dialled.
-        let look = tokio::task::spawn_blocking(move || {
-            let now = store.keys_version()?;
-            let keys = if now == version { None } else { Some(store.load_keys()?) };
-            Ok::<_, StoreError>((now, keys))
-        });
-        // A panic ends the process, and only leaving cancels it.
-        let Ok(read) = look.await else { return };
-        match read {
-            Ok((now, keys)) => {
-                if !said.is_empty() {
-                    said.clear();
-                    tracing::info!("the keys can be read again");
-                }
-                let Some(keys) = keys else { continue };
-                version = now;
-                for shard in shards.iter() {
-                    // A shard that is gone needs no keys.
-                    let _gone = shard.send(Control::Keys(Box::new(KeyTable::new(keys.clone()))));
-                }
-                tracing::info!(keys = keys.len(), "keys have changed");
-            }
-            Err(error) => {
-                // Said once, not twice a second.
-                let text = format!("{}; {}", error.what(), error.cure());
-                if said != text {
-                    tracing::error!("the keys cannot be read, so a revoked one goes on: {text}");
-                    said = text;
-                }
-            }
         }
     }
 }

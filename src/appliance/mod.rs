@@ -13,6 +13,8 @@ mod books;
 mod feed_setup;
 mod feeds;
 mod journal;
+mod key_watch;
+mod months;
 mod rest;
 mod secrets;
 mod session;

@@ -16,6 +16,8 @@ use super::books::Books;
 use super::feed_setup::{FeedSetup, feed_setup};
 use super::feeds::{self, Dialer};
 use super::journal::{self, Keepers};
+use super::key_watch::KeyWatch;
+use super::months::Months;
 use super::rest::{QUEUE_LEN, RestAsker, RestCounts, RestDesk};
 use super::secrets::random;
 use super::shards::{self, Listening};
@@ -192,6 +194,9 @@ impl Appliance {
         let (asks, asked) = mpsc::channel(QUEUE_LEN);
         let limited = keys.iter().filter(|key| !key.tier.unlimited).count();
         let allowances = Arc::new(Allowances::new(limited));
+        let mut months = Months::new(Arc::clone(&allowances), Arc::clone(&journal));
+        // Before anything is answered or drained, so that it is exact.
+        months.seed(&store, &keys, now.unix)?;
         let starter = Starter {
             config,
             setup: &setup,
@@ -210,10 +215,16 @@ impl Appliance {
         let sessions = feeds::plan(&setup.rows, &setup.catalogue)
             .map_err(|e| StartError::new(e, "mend the rows of the feeds"))?;
         let rows: Vec<_> = setup.rows.iter().filter(|row| row.enabled).map(Arc::clone).collect();
-        let office = BackOffice {
+        let keys = KeyWatch {
             store,
-            keys_version,
+            version: keys_version,
+            keys,
+            months,
             shards: Arc::clone(&running.controls),
+            owed: false,
+        };
+        let office = BackOffice {
+            keys,
             facts: Arc::clone(&facts),
             health,
             catalogue: Arc::clone(&setup.catalogue),
