@@ -53,25 +53,25 @@ INLINE int pass(struct lane *lane, enum pass reason)
 	return XDP_PASS;
 }
 
-INLINE int is_ours_ipv4(const struct settings *set, u32 to)
+INLINE int is_ours_ipv4(const struct served *served, u32 to)
 {
 #pragma unroll
 	for (int i = 0; i < ADDRESSES_MAX; i++) {
-		if (!set->ipv4[i])
+		if (!served->ipv4[i])
 			return 0;
-		if (set->ipv4[i] == to)
+		if (served->ipv4[i] == to)
 			return 1;
 	}
 	return 0;
 }
 
-INLINE int is_ours_ipv6(const struct settings *set, u64 high, u64 low)
+INLINE int is_ours_ipv6(const struct served *served, u64 high, u64 low)
 {
 #pragma unroll
 	for (int i = 0; i < ADDRESSES_MAX; i++) {
-		if (!(set->ipv6[i][0] | set->ipv6[i][1]))
+		if (!(served->ipv6[i][0] | served->ipv6[i][1]))
 			return 0;
-		if (set->ipv6[i][0] == high && set->ipv6[i][1] == low)
+		if (served->ipv6[i][0] == high && served->ipv6[i][1] == low)
 			return 1;
 	}
 	return 0;
@@ -154,7 +154,7 @@ INLINE int answer(struct xdp_md *ctx)
 			return XDP_PASS;
 		if (ip4->len != NET16(sizeof(*ip4) + UDP_LEN) || (ip4->fragment & NET16(0xbfff)) ||
 		    !ip4->ttl || !is_sender_ipv4(ip4->from) || ip4->from == ip4->to ||
-		    !is_ours_ipv4(set, ip4->to))
+		    !is_ours_ipv4(at == sizeof(*eth) ? &set->plain : &set->tagged, ip4->to))
 			return XDP_PASS;
 		u32 *header = (void *)ip4;
 		addresses = (u64)ip4->from + ip4->to;
@@ -175,7 +175,7 @@ INLINE int answer(struct xdp_md *ctx)
 		u64 to_low = ip6->to[2] | (u64)ip6->to[3] << 32;
 		if (ip6->payload_len != NET16(UDP_LEN) || !ip6->hop_limit || !udp->checksum ||
 		    !is_sender_ipv6(ip6) || (from_high == to_high && from_low == to_low) ||
-		    !is_ours_ipv6(set, to_high, to_low))
+		    !is_ours_ipv6(at == sizeof(*eth) ? &set->plain : &set->tagged, to_high, to_low))
 			return XDP_PASS;
 		addresses = sum_ipv6(ip6->from) + sum_ipv6(ip6->to);
 	} else {

@@ -18,6 +18,12 @@
 
 enum { ADDRESSES_MAX = 8, PROBES_MAX = 4 };
 
+/* Addresses we answer for; zero ends both lists. */
+struct served {
+	u32 ipv4[ADDRESSES_MAX];
+	u64 ipv6[ADDRESSES_MAX][2];
+};
+
 /* What the process tells the program. */
 struct settings {
 	/* Unix time less monotonic time, in nanoseconds. */
@@ -32,9 +38,13 @@ struct settings {
 	u8 hardware[6];
 	/* The port we answer on, in network order. */
 	u16 port;
-	/* The addresses we answer for; zero ends both lists. */
-	u32 ipv4[ADDRESSES_MAX];
-	u64 ipv6[ADDRESSES_MAX][2];
+	/*
+	 * The interface's own addresses, and those of its VLANs. A driver that takes tags off shows frames
+	 * of both kinds alike, and an answer without its tag would be lost: those for a VLAN's address are
+	 * answered only where the tag is seen.
+	 */
+	struct served plain;
+	struct served tagged;
 };
 
 /* An asset and the answer that is right for it until `fresh_until`. */

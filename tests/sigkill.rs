@@ -7,6 +7,8 @@
 mod clients;
 #[path = "support/running.rs"]
 mod running;
+#[path = "support/veth.rs"]
+mod veth;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -20,6 +22,7 @@ use beast::ledger::{Journal, JournalOptions, Record, RecordId, Transport};
 use beast::wire::v2::{Key, Reply};
 use clients::{Http, Udp, get, v1_request, v2_request};
 use running::{Process, v4};
+use veth::{SERVER_IF, Veth};
 
 /// Requests each client has under way.
 const WINDOW: u64 = 16;
@@ -32,32 +35,42 @@ const LOAD_US_MAX: u64 = 120_000;
 
 #[test]
 fn killed_under_uring_every_answer_is_in_the_books_once() {
-    series("uring");
+    series("uring", &["--io", "uring"], 100, None);
 }
 
 #[test]
 fn killed_under_epoll_every_answer_is_in_the_books_once() {
-    series("portable");
+    series("portable", &["--io", "portable"], 100, None);
 }
 
-/// Half of all kills, on one engine.
-fn series(engine: &str) {
-    let kills = std::env::var("BEAST_KILLS").map_or(200, |kills| kills.parse().unwrap()) / 2;
+#[test]
+fn killed_with_answers_in_the_kernel_every_answer_is_in_the_books_once() {
+    let veth = Veth::new();
+    veth.enter_server();
+    let args = ["--listen", "10.77.0.1", "--xdp", &format!("{SERVER_IF}:native")];
+    series("xdp", &args, 100, Some(&veth));
+}
+
+/// So many of 200 kills, in one way of running.
+fn series(what: &str, args: &[&str], share: u64, veth: Option<&Veth>) {
+    let kills = std::env::var("BEAST_KILLS").map_or(200, |kills| kills.parse().unwrap()) * share / 200;
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let (numbers, mut random) = (AtomicU64::new(1), Random(0x5eed_0000 + engine.len() as u64));
+    let (numbers, mut random) = (AtomicU64::new(1), Random(0x5eed_0000 + what.len() as u64));
     let mut runs = Vec::new();
     for _ in 0..kills {
-        let server = Process::start(&data, &["--io", engine, "--shards", "2"]);
+        let server = Process::start(&data, &[args, &["--shards", "2"]].concat());
         let said = server.said.iter().find_map(|line| line.split_once(", start ")).unwrap();
         let epoch: u32 = said.1.parse().unwrap();
         let load_for = Duration::from_micros(random.below(LOAD_US_MAX));
-        let seen = load(server, load_for, &numbers);
+        let seen = load(server, load_for, &numbers, veth);
         runs.push((epoch, seen));
     }
+    // What the last one has left in the kernel is taken in by a start.
+    assert_eq!(Process::start(&data, &[args, &["--shards", "2"]].concat()).leave(), Some(0));
     let answered = check(&data, &runs);
     let in_flight: u64 = runs.iter().map(|(_, seen)| seen.in_flight()).sum();
-    eprintln!("{engine}: {kills} kills, {answered} answers received, {in_flight} requests in flight");
+    eprintln!("{what}: {kills} kills, {answered} answers received, {in_flight} requests in flight");
     assert!(answered > 50 * kills, "hardly any load");
     assert!(in_flight > kills, "hardly any kill under load");
 }
@@ -89,15 +102,20 @@ impl Seen {
 }
 
 /// Loads the server with all protocols, kills it after a while, and tells what was seen.
-fn load(server: Process, load_for: Duration, numbers: &AtomicU64) -> Seen {
+fn load(server: Process, load_for: Duration, numbers: &AtomicU64, veth: Option<&Veth>) -> Seen {
     let (udp, http, token) = (v4(&server.udp), v4(&server.http), server.token);
     let killed = &AtomicBool::new(false);
     let mut seen = Seen::default();
+    let go = || {
+        if let Some(veth) = veth {
+            veth.enter_client();
+        }
+    };
     std::thread::scope(|scope| {
         let clients = [
-            scope.spawn(|| ask_v1(udp, &token, numbers, killed)),
-            scope.spawn(|| ask_v2(udp, &token, numbers, killed)),
-            scope.spawn(|| ask_http(http, &token, numbers, killed)),
+            scope.spawn(|| (go(), ask_v1(udp, &token, numbers, killed)).1),
+            scope.spawn(|| (go(), ask_v2(udp, &token, numbers, killed)).1),
+            scope.spawn(|| (go(), ask_http(http, &token, numbers, killed)).1),
         ];
         std::thread::sleep(load_for);
         server.kill();

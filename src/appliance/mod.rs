@@ -20,13 +20,16 @@ mod secrets;
 mod session;
 mod shards;
 mod start;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod topology;
 mod verify;
+mod xdp;
 
 pub use feed_setup::{FeedSetup, SetupError, feed_setup};
 pub use start::{Addresses, Appliance, StartError};
+pub use steering::Steering;
 pub use topology::Topology;
 pub use verify::{FirstPrice, RefusedSymbol, Verified, Verify, verify};

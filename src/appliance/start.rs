@@ -21,8 +21,10 @@ use super::months::Months;
 use super::rest::{QUEUE_LEN, RestAsker, RestCounts, RestDesk};
 use super::secrets::random;
 use super::shards::{self, Listening};
+use super::steering::{self, Steering};
 use super::tls::tls_config;
 use super::topology::Topology;
+use super::xdp::{self, KernelAnswers, KernelSetup};
 use crate::account::{Allowances, KeyTable, Token};
 use crate::admin::{self, Facts};
 use crate::config::{Config, IoChoice, Role};
@@ -57,7 +59,7 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl StartError {
-    fn new(what: impl fmt::Display, cure: &str) -> Self {
+    pub(super) fn new(what: impl fmt::Display, cure: &str) -> Self {
         Self { what: what.to_string(), cure: cure.to_owned() }
     }
 }
@@ -111,6 +113,10 @@ pub struct Appliance {
     pub journal: Arc<Journal>,
     /// What earlier runs have left in it.
     pub recovery: Recovery,
+    /// How a datagram finds its shard.
+    pub steering: Steering,
+    /// Where and for what the kernel answers itself.
+    pub xdp: Option<String>,
     shards: Vec<JoinHandle<io::Result<io::Result<()>>>>,
     controls: Arc<[Sender<Control>]>,
     leaving: watch::Sender<bool>,
@@ -166,6 +172,7 @@ impl Appliance {
                 .map_err(|e| {
                     StartError::new(e, "beast serve --help shows the options for ports and addresses")
                 })?;
+        let steering = steering::apply(config.steer, &topology, &sockets);
         let mut notes = setup.notes.clone();
         notes.extend(shards::buffer_warning(&sockets, config.socket_buffer_bytes));
         let limits = rlimits::raise().map_err(|e| {
@@ -207,8 +214,16 @@ impl Appliance {
             allowances: &allowances,
             now,
         };
+        if let Some(count @ 1..) = xdp::take_in_old(&config.data_dir, &journal)? {
+            notes.push(format!(
+                "{count} answers of the kernel that an earlier start has left are in the journal now"
+            ));
+        }
+        let kernel = starter.kernel(&journal, &listening)?;
+        let xdp = kernel.as_ref().map(ToString::to_string);
+        notes.extend(kernel.iter().flat_map(KernelAnswers::notes));
         let (running, desk_publisher) =
-            starter.start_shards(sockets, segments, &facts, &|| Box::new(RestAsker(asks.clone())))?;
+            starter.start_shards(sockets, segments, kernel, &facts, &|| Box::new(RestAsker(asks.clone())))?;
         let books = Books::start(config, &journal, &store, &facts).map_err(no_back_office)?;
         let tls = Arc::new(tls_config(config.feeds_ca_file.as_deref())?);
         let (leaving, is_leaving) = watch::channel(false);
@@ -266,6 +281,8 @@ impl Appliance {
             published: running.published,
             journal,
             recovery,
+            steering,
+            xdp,
             shards: running.threads,
             controls: running.controls,
             leaving,
@@ -369,12 +386,15 @@ impl Starter<'_> {
         &self,
         sockets: Vec<Sockets>,
         segments: Vec<Segment>,
+        kernel: Option<KernelAnswers>,
         facts: &Facts,
         asker: &dyn Fn() -> Box<dyn AskRest + Send>,
     ) -> Result<(Running, Publisher), StartError> {
         let count = self.topology.shards.len();
         let feed_threads = usize::from(self.topology.feed_core.is_some());
-        let (mut publishers, inboxes) = self.wire(count, count + feed_threads + 1);
+        let ends = count + usize::from(kernel.is_some());
+        let (mut publishers, mut inboxes) = self.wire(ends, count + feed_threads + 1);
+        let kernel = kernel.zip(inboxes.drain(count..).next());
         let desk = publishers.pop().ok_or_else(|| StartError::new("no publisher", "report this"))?;
         let (mut threads, mut controls, mut published) = (Vec::new(), Vec::new(), Vec::new());
         let mut publishers = publishers.into_iter();
@@ -400,7 +420,38 @@ impl Starter<'_> {
             guests = vec![control.clone()].into();
             controls.push(control);
         }
+        if let Some((kernel, inbox)) = kernel {
+            let counters = Published::new();
+            facts.add_shard(Arc::clone(&counters), self.now.mono);
+            let (control, controlled) = unbounded();
+            threads.push(kernel.spawn(Inbox::new(inbox), controlled, counters).map_err(no_back_office)?);
+            controls.push(control);
+        }
         Ok((Running { threads, controls: controls.into(), guests, published }, desk))
+    }
+
+    /// Answers in the kernel, where they are asked for.
+    fn kernel(
+        &self,
+        journal: &Arc<Journal>,
+        listening: &Listening,
+    ) -> Result<Option<KernelAnswers>, StartError> {
+        let Some(on) = &self.config.xdp else { return Ok(None) };
+        let addresses: Vec<_> = listening.udp.iter().map(SocketAddr::ip).collect();
+        let setup = KernelSetup {
+            on,
+            stays: self.config.xdp_stays,
+            data_dir: &self.config.data_dir,
+            epoch: self.epoch,
+            listen: &addresses,
+            port: listening.udp.first().map_or(self.config.udp_port, SocketAddr::port),
+            catalogue: &self.setup.catalogue,
+            keys: KeyTable::new(self.keys.to_vec()),
+            allowances: self.allowances,
+            shards: self.topology.shards.len(),
+            journal,
+        };
+        KernelAnswers::prepare(setup).map(Some)
     }
 
     /// Links from every publisher to every shard.
@@ -435,7 +486,8 @@ impl Starter<'_> {
         let mut answerer = Answerer::new(Arc::clone(&self.setup.catalogue), keys, segment, secrets, rest);
         answerer.set_clock(|| RealClock.now().mono);
         answerer.share_replies(self.topology.shards.len());
-        answerer.share_limits(Arc::clone(self.allowances), self.topology.shards.len());
+        let leasing = self.topology.shards.len() + usize::from(config.xdp.is_some());
+        answerer.share_limits(Arc::clone(self.allowances), leasing);
         let options = Options {
             udp: u8::try_from(sockets.udp.len()).unwrap_or(u8::MAX),
             tcp: u8::try_from(sockets.tcp.len()).unwrap_or(u8::MAX),

@@ -64,6 +64,10 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         stage("journal", appliance.recovery.to_string());
     }
     stage("listen", listening(&appliance));
+    stage("steering", appliance.steering.to_string());
+    if let Some(xdp) = &appliance.xdp {
+        stage("xdp", xdp.clone());
+    }
     for note in &appliance.notes {
         stage("note", note.clone());
     }

@@ -24,7 +24,7 @@ use std::fmt;
 pub use load::{Effective, FlagValue, Origin, Sources, environment};
 pub use print::{default_file, print_json, print_text};
 pub use settings::{Config, Http, Journal, Rest, Retention, SETTINGS, Setting, Store};
-pub use value::{IoChoice, LogLevel, Role};
+pub use value::{IoChoice, LogLevel, Role, Steer, XdpOn};
 
 /// Something an operator wrote that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use toml::{Table, Value};
 
-use super::value::{Field, IoChoice, LogLevel, Raw, Role};
+use super::value::{Field, IoChoice, LogLevel, Raw, Role, Steer, XdpOn};
 use crate::limits::SOCKET_BUFFER_LEN;
 use crate::store::{POOL_LEN, StoreOptions, StoreUrl};
 
@@ -109,9 +109,24 @@ settings! {
     /// Whether each shard is pinned to a core of its own.
     pin: bool = true, "BEAST_PIN", "", "true or false", |_| true;
 
+    /// Which shard gets a datagram: the one on the core that received it ("cpu"), or the one that the
+    /// kernel's hash of the peer's address names ("hash"). "auto" takes the core where every core has a
+    /// shard of its own and others than this machine can ask.
+    steer: Steer = Steer::Auto, "BEAST_STEER", "--steer", "auto, cpu or hash", |_| true;
+
     /// Microseconds a shard looks for more work before it sleeps. 0 saves power; 50 answers a lone
     /// request sooner, at the price of a busy core.
     spin_us: u64 = 0, "BEAST_SPIN_US", "--spin-us", "a number from 0 to 1000000", |n| *n <= 1_000_000;
+
+    /// Interface on which the kernel answers v2 requests itself, by XDP: in the driver ("native"), in
+    /// the stack's first step ("generic"), or where it can ("auto", also without a mode). What it is not
+    /// sure of reaches the sockets as ever. Needs root or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+    xdp: Option<XdpOn> = None, "BEAST_XDP", "--xdp",
+        "an interface, or one with a mode such as eth0:native, eth0:generic or eth0:auto", |_| true;
+
+    /// Whether the kernel goes on answering when the process has gone, however that came, until the
+    /// prices are no longer fresh. Its answers are taken into the books by the next start.
+    xdp_stays: bool = false, "BEAST_XDP_STAYS", "", "true or false", |_| true;
 
     /// Bytes of kernel buffer asked for on each UDP socket and direction. The kernel may grant less
     /// (net.core.rmem_max, net.core.wmem_max); the start says so.

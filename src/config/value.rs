@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use toml::Value;
 
 use crate::store::StoreUrl;
+use crate::xdp::AttachMode;
 
 /// A value before it is checked.
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +199,18 @@ choice! {
 }
 
 choice! {
+    /// Which shard gets a datagram.
+    Steer {
+        /// The better one of the other two for these shards and addresses.
+        Auto = "auto",
+        /// The one on the core that received it.
+        Cpu = "cpu",
+        /// The one that the kernel's hash of the peer's address names.
+        Hash = "hash",
+    }
+}
+
+choice! {
     /// How much is logged.
     LogLevel {
         /// Nothing.
@@ -212,6 +225,36 @@ choice! {
         Debug = "debug",
         /// And every step.
         Trace = "trace",
+    }
+}
+
+/// An interface on which the kernel answers, as `IFACE` or `IFACE:MODE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpOn {
+    /// Name of the interface.
+    pub interface: String,
+    /// Where on it.
+    pub mode: AttachMode,
+}
+
+/// Longest name of an interface: the kernel's `IFNAMSIZ` less its zero.
+const INTERFACE_LEN_MAX: usize = 15;
+
+impl Field for Option<XdpOn> {
+    fn read(raw: Raw<'_>) -> Option<Self> {
+        let text = raw.text()?;
+        let modes = [AttachMode::Auto, AttachMode::Native, AttachMode::Generic];
+        let named = text.rsplit_once(':').and_then(|(interface, mode)| {
+            Some((interface, *modes.iter().find(|known| known.to_string().eq_ignore_ascii_case(mode))?))
+        });
+        let (interface, mode) = named.unwrap_or((text, AttachMode::Auto));
+        let is_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
+        let fits = (1..=INTERFACE_LEN_MAX).contains(&interface.len()) && interface.bytes().all(is_name);
+        fits.then(|| Some(XdpOn { interface: interface.to_owned(), mode }))
+    }
+
+    fn show(&self) -> Option<Value> {
+        self.as_ref().map(|on| Value::String(format!("{}:{}", on.interface, on.mode)))
     }
 }
 
@@ -230,6 +273,19 @@ mod tests {
         assert_eq!(Role::read(Raw::Text("report_server")), Some(Role::ReportServer));
         assert_eq!(IoChoice::read(Raw::Text("epoll")), None);
         assert_eq!(PathBuf::read(Raw::Text("")), None);
+    }
+
+    #[test]
+    fn an_interface_may_name_its_mode() {
+        let read = |text| Option::<XdpOn>::read(Raw::Text(text)).flatten();
+        let on = |interface: &str, mode| Some(XdpOn { interface: interface.into(), mode });
+        assert_eq!(read("eth0"), on("eth0", AttachMode::Auto));
+        assert_eq!(read("eth0:native"), on("eth0", AttachMode::Native));
+        assert_eq!(read("bond0.7:GENERIC"), on("bond0.7", AttachMode::Generic));
+        for wrong in ["", ":native", "eth0:fast", "a/b", "a name", "much-too-long-a-name"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        assert_eq!(read("eth0").show(), Some(Value::String("eth0:auto".into())));
     }
 
     #[test]

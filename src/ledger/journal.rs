@@ -200,6 +200,25 @@ impl Journal {
         Ok((journal, segments, recovery))
     }
 
+    /// A further place for records, of a chain that is no shard's of this run: it goes on where the
+    /// chain ends, and at least from `from`. There is room in it once [`keep`](Self::keep) was called.
+    ///
+    /// # Errors
+    /// The chain's folder cannot be made.
+    pub fn further(&self, chain: ChainId, from: u64) -> Result<Segment, JournalError> {
+        let folder = self.options.folder.join(super::layout::folder_name(chain.shard));
+        make_folder(&folder)?;
+        let (ready, supply) = crossbeam_channel::bounded(READY_MAX);
+        let mut table = self.table();
+        let held = table.chains.entry(chain).or_default();
+        let next = held.info(chain).end.max(from);
+        held.writer = Some(Writer { ready, next, wanted: 1, seen_empty: next });
+        drop(table);
+        Segment::awaiting(chain, supply)
+            .map(|segment| segment.going_on_from(next))
+            .map_err(failed("map memory for", &folder))
+    }
+
     /// All chains of which there are records, or may soon be, in the order of epoch and shard.
     #[must_use]
     pub fn chains(&self) -> Vec<ChainInfo> {

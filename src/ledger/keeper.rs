@@ -243,12 +243,24 @@ impl Journal {
     /// # Errors
     /// The disk failed.
     pub fn close(&self) -> Result<(), JournalError> {
+        self.end(|_| true)
+    }
+
+    /// As [`close`](Self::close), for one chain whose place was dropped.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn finish(&self, chain: ChainId) -> Result<(), JournalError> {
+        self.end(|id| id == chain)
+    }
+
+    fn end(&self, is_meant: impl Fn(ChainId) -> bool) -> Result<(), JournalError> {
         // With its sender a shard's supply goes, and the segments that lie ready in it.
-        for chain in self.table().chains.values_mut() {
+        for (_, chain) in self.table().chains.iter_mut().filter(|(id, _)| is_meant(**id)) {
             chain.writer = None;
         }
         let mut result = Ok(());
-        for live in self.live() {
+        for live in self.live().into_iter().filter(|live| is_meant(live.chain)) {
             let Some((_, path)) = &live.file else { continue };
             if live.written() > 0 {
                 result = result.and(self.sync_live(&live)).and(self.seal_live(live));

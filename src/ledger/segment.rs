@@ -134,6 +134,11 @@ impl Segment {
         Ok(Self::of(none.into(), Supply::Ready(ready)))
     }
 
+    /// The same place for later records of its chain.
+    pub(super) fn going_on_from(self, sequence: u64) -> Self {
+        Self { sequence, ..self }
+    }
+
     fn of(active: Arc<Live>, supply: Supply) -> Self {
         let chain = active.chain;
         let seed = Seed::of_chain(chain.epoch, chain.shard);

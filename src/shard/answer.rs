@@ -164,7 +164,7 @@ impl Answerer {
     /// Takes in what the links hold. `settled` hears of each listing that has news.
     pub fn drain(&mut self, inbox: &Inbox, now: MonoNs, mut settled: impl FnMut(ListingId, bool)) {
         let asked = &mut self.asked;
-        let Drained { applied, older } = inbox.drain(&mut self.board, |listing, found| {
+        let Drained { applied, older, .. } = inbox.drain(&mut self.board, |listing, found| {
             let failed = Asked::Failed(MonoNs(now.0.saturating_add(FAILED_NS)));
             asked[listing.index()] = if found { Asked::No } else { failed };
             settled(listing, found);

@@ -35,10 +35,14 @@ counters! {
     UdpReceived = "request_received" "transport=\"udp\"";
     /// Requests taken from HTTP connections, also those that could not be parsed.
     HttpReceived = "request_received" "transport=\"http\"";
+    /// Requests that the kernel's program took for itself; what it passed up is received by a socket.
+    XdpReceived = "request_received" "transport=\"xdp\"";
     /// UDP requests answered with a price.
     UdpAnswered = "request_answered" "transport=\"udp\"";
     /// HTTP requests answered with what they asked for.
     HttpAnswered = "request_answered" "transport=\"http\"";
+    /// Requests answered by the kernel's program.
+    XdpAnswered = "request_answered" "transport=\"xdp\"";
     /// Refused: not a request.
     UdpBadRequest = "request_refused" "transport=\"udp\",reason=\"bad_request\"";
     /// Refused: no valid key or tag.
@@ -119,6 +123,22 @@ counters! {
     Assets = "asset_listed" "";
     /// UDP sockets whose datagrams the shard takes just now.
     SocketsReceiving = "socket_receiving" "";
+    /// Datagrams to our port that the kernel's program passed up: not plainly a v2 request.
+    XdpPassedNotSure = "xdp_passed" "reason=\"not_sure\"";
+    /// Passed up: a key it does not know, or one that has ended.
+    XdpPassedKey = "xdp_passed" "reason=\"key\"";
+    /// Passed up: a wrong tag.
+    XdpPassedTag = "xdp_passed" "reason=\"tag\"";
+    /// Passed up: outside the time window.
+    XdpPassedWindow = "xdp_passed" "reason=\"window\"";
+    /// Passed up: an asset it does not know.
+    XdpPassedAsset = "xdp_passed" "reason=\"asset\"";
+    /// Passed up: no fresh price.
+    XdpPassedStale = "xdp_passed" "reason=\"stale\"";
+    /// Passed up: no token of the key's rate at hand.
+    XdpPassedLimited = "xdp_passed" "reason=\"limited\"";
+    /// Passed up: no free slot for the record.
+    XdpPassedLaneFull = "xdp_passed" "reason=\"lane_full\"";
     /// Times the shard waited for the kernel.
     Parked = "shard_parked" "";
     /// Turns of the loop.

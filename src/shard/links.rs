@@ -270,6 +270,8 @@ pub struct Drained {
     pub applied: u64,
     /// Quotes that were no news to the board.
     pub older: u64,
+    /// Updates of all kinds.
+    pub updates: u64,
 }
 
 impl Inbox {
@@ -287,6 +289,7 @@ impl Inbox {
             // What comes in while we drain is left to the next look, so that this ends.
             for _ in 0..link.len() {
                 let Ok(update) = link.try_recv() else { break };
+                drained.updates += 1;
                 match update {
                     Update::Quote(listing, quote, ready, confirmation) => {
                         if board.update(listing, quote, ready, confirmation) {

@@ -11,4 +11,5 @@ mod refusal;
 pub mod ring;
 pub mod rlimits;
 pub mod seccomp;
+pub mod steer;
 pub mod token;

@@ -26,19 +26,19 @@ impl KeyMap {
         Self { map, held: HashMap::new(), room }
     }
 
-    /// Makes the map hold the table's keys that have no limits; the others are left to the shards,
-    /// which hold their allowances. Returns how many found no room.
+    /// Makes the map hold those of the table's keys that `place` has a place of tokens for: 0 for a key
+    /// without limits. The others are left to the shards. Returns how many found no room.
     ///
     /// # Errors
     /// The kernel's, after which the map may hold some of the old keys and some of the new; revoked
     /// ones are taken out first.
-    pub fn replace(&mut self, table: &KeyTable) -> Result<usize, XdpError> {
-        let wanted: HashMap<u64, [u64; KEY_WORDS]> = table
-            .keys()
-            .iter()
-            .filter(|key| key.tier.unlimited)
-            .map(|key| (key.public_id, words(key)))
-            .collect();
+    pub fn replace(
+        &mut self,
+        table: &KeyTable,
+        place: impl Fn(&Key) -> Option<u32>,
+    ) -> Result<usize, XdpError> {
+        let keys = table.keys().iter().filter_map(|key| Some((key.public_id, words(key, place(key)?))));
+        let wanted: HashMap<u64, [u64; KEY_WORDS]> = keys.collect();
         let gone: Vec<u64> = self.held.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for id in gone {
             self.map.remove(&id).map_err(|e| XdpError::of("a revoked key cannot be taken out", &e))?;
@@ -60,11 +60,11 @@ impl KeyMap {
     }
 }
 
-fn words(key: &Key) -> [u64; KEY_WORDS] {
+fn words(key: &Key, place: u32) -> [u64; KEY_WORDS] {
     let halves = |bytes: [u8; 16]| {
         let whole = u128::from_le_bytes(bytes);
         [whole as u64, (whole >> 64) as u64]
     };
     let ([a, b], [c, d]) = (halves(key.v2_request.0), halves(key.v2_answer.0));
-    [u64::from(key.number), key.expires.0, a, b, c, d]
+    [u64::from(key.number) | u64::from(place) << 32, key.expires.0, a, b, c, d]
 }

@@ -9,6 +9,7 @@ pub(super) const PROGRAM: &str = "beast_answer";
 pub(super) const SETTINGS: &str = "settings";
 pub(super) const PRICES: &str = "prices";
 pub(super) const KEYS: &str = "keys";
+pub(super) const ALLOWANCES: &str = "allowances";
 pub(super) const LANES: &str = "lanes";
 pub(super) const RECORDS: &str = "records";
 
@@ -19,9 +20,13 @@ pub(super) mod settings {
     pub(in crate::xdp) const SYMBOL_SEED: usize = 1;
     pub(in crate::xdp) const SHIFTS: usize = 2;
     pub(in crate::xdp) const HARDWARE_AND_PORT: usize = 3;
-    pub(in crate::xdp) const IPV4: usize = 4;
-    pub(in crate::xdp) const IPV6: usize = IPV4 + XDP_ADDRESSES_MAX / 2;
-    pub(in crate::xdp) const WORDS: usize = IPV6 + XDP_ADDRESSES_MAX * 2;
+    /// Two lists of addresses, of frames without and with tags.
+    pub(in crate::xdp) const PLAIN: usize = 4;
+    pub(in crate::xdp) const TAGGED: usize = PLAIN + SERVED_WORDS;
+    pub(in crate::xdp) const WORDS: usize = TAGGED + SERVED_WORDS;
+    /// In a list, IPv4 first.
+    pub(in crate::xdp) const IPV6: usize = XDP_ADDRESSES_MAX / 2;
+    const SERVED_WORDS: usize = IPV6 + XDP_ADDRESSES_MAX * 2;
 }
 
 pub(super) mod price {

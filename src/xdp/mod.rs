@@ -22,6 +22,7 @@ mod pins;
 mod prices;
 mod program;
 mod settings;
+mod tokens;
 
 pub use error::XdpError;
 pub use keys::KeyMap;
@@ -30,3 +31,4 @@ pub use pins::{OldLanes, Pins};
 pub use prices::{PriceEntry, PriceMap};
 pub use program::{AttachMode, Attached, Program, Sizes, TestRun};
 pub use settings::{Interface, Served, Settings};
+pub use tokens::Tokens;

@@ -31,7 +31,7 @@ pub(super) const LINK: &str = "link";
 
 /// How long after its removal a program may still be at work on a packet: it runs to its end with
 /// interrupts of its kind held back, which takes microseconds.
-const LAST_PACKETS: Duration = Duration::from_millis(20);
+pub(super) const LAST_PACKETS: Duration = Duration::from_millis(20);
 
 /// The place of one data folder.
 #[derive(Clone, Debug)]
@@ -53,10 +53,6 @@ impl Pins {
     /// # Errors
     /// There is no BPF file system and none can be mounted, or it cannot be written to.
     pub fn of_folder(data: &Path) -> Result<Self, XdpError> {
-        let of = |e: io::Error| {
-            XdpError::new(format!("{} cannot be looked at: {e}", data.display()), "check its mode")
-        };
-        let metadata = fs::metadata(data).map_err(of)?;
         if !is_bpf_fs(Path::new(BPF_FS)) {
             mount(Some("bpf"), BPF_FS, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|e| {
                 XdpError::new(
@@ -65,11 +61,28 @@ impl Pins {
                 )
             })?;
         }
-        let folder = Path::new(BPF_FS).join(format!("beast-{:x}-{:x}", metadata.dev(), metadata.ino()));
+        let folder = Self::folder(data)?;
         match fs::create_dir(&folder) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Self::refused(&folder, &e)),
             _ => Ok(Self { folder }),
         }
+    }
+
+    /// The place for a data folder, when an earlier start has made it.
+    ///
+    /// # Errors
+    /// The data folder cannot be looked at.
+    pub fn existing(data: &Path) -> Result<Option<Self>, XdpError> {
+        let folder = Self::folder(data)?;
+        // Without the right to look there, this process has never written there.
+        Ok(folder.is_dir().then_some(Self { folder }))
+    }
+
+    fn folder(data: &Path) -> Result<PathBuf, XdpError> {
+        let metadata = fs::metadata(data).map_err(|e| {
+            XdpError::new(format!("{} cannot be looked at: {e}", data.display()), "check its mode")
+        })?;
+        Ok(Path::new(BPF_FS).join(format!("beast-{:x}-{:x}", metadata.dev(), metadata.ino())))
     }
 
     fn refused(path: &Path, error: &io::Error) -> XdpError {
@@ -113,7 +126,7 @@ impl Pins {
             let folder = self.folder.join(epoch.to_string());
             if !folder.join(LANES).exists() || !folder.join(RECORDS).exists() {
                 // A start that was killed before the program could run, or an end within `forget`.
-                OldLanes::remove(&folder)?;
+                remove(&folder)?;
                 continue;
             }
             let lanes = open(&folder)?;
@@ -129,18 +142,19 @@ impl OldLanes {
     /// # Errors
     /// The file system's.
     pub fn forget(self) -> Result<(), XdpError> {
-        Self::remove(&self.folder)
+        remove(&self.folder)
     }
+}
 
-    fn remove(folder: &Path) -> Result<(), XdpError> {
-        for name in [LINK, LANES, RECORDS] {
-            match fs::remove_file(folder.join(name)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Pins::refused(folder, &e)),
-                _ => {}
-            }
+/// Removes the pins of one start.
+pub(super) fn remove(folder: &Path) -> Result<(), XdpError> {
+    for name in [LINK, LANES, RECORDS] {
+        match fs::remove_file(folder.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Pins::refused(folder, &e)),
+            _ => {}
         }
-        fs::remove_dir(folder).map_err(|e| Pins::refused(folder, &e))
     }
+    fs::remove_dir(folder).map_err(|e| Pins::refused(folder, &e))
 }
 
 /// Opens the lanes pinned in a folder.

@@ -14,9 +14,10 @@ use super::error::XdpError;
 use super::keys::KeyMap;
 use super::lanes::Lanes;
 use super::layout as at;
-use super::pins::{LINK, Pins, map_lanes};
+use super::pins::{LAST_PACKETS, LINK, Pins, map_lanes, remove};
 use super::prices::{Placing, PriceMap};
 use super::settings::{Interface, Settings};
+use super::tokens::Tokens;
 use crate::limits::{XDP_LANE_SHIFT, XDP_SHARD_FIRST};
 use crate::price::Symbol;
 use crate::sys::mmap::SharedWords;
@@ -26,13 +27,15 @@ use crate::sys::mmap::SharedWords;
 pub struct Sizes {
     /// Keys that find room.
     pub keys: u32,
+    /// Limited keys among them that may have tokens here.
+    pub limited_keys: u32,
     /// Binary logarithm of the records a lane holds.
     pub lane_shift: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { keys: 65_536, lane_shift: XDP_LANE_SHIFT }
+        Self { keys: 65_536, limited_keys: 1_024, lane_shift: XDP_LANE_SHIFT }
     }
 }
 
@@ -64,12 +67,17 @@ impl fmt::Display for AttachMode {
 pub struct Program {
     ebpf: Ebpf,
     folder: Option<PathBuf>,
+    link: Option<XdpLinkId>,
+    /// Of the program within its object.
+    name: &'static str,
     /// What it is told of the machine.
     pub settings: Settings,
     /// What it answers.
     pub prices: PriceMap,
     /// Whom it answers.
     pub keys: KeyMap,
+    /// What limited keys may spend here.
+    pub tokens: Tokens,
     /// Whom it has answered.
     pub lanes: Lanes,
 }
@@ -89,6 +97,22 @@ impl Program {
     /// # Errors
     /// What the kernel refuses, with the cure.
     pub fn load(symbols: &[Symbol], epoch: u32, sizes: Sizes, pins: Option<&Pins>) -> Result<Self, XdpError> {
+        Self::load_from(at::OBJECT, at::PROGRAM, symbols, epoch, sizes, pins)
+    }
+
+    /// As [`load`](Self::load), of another object with the same maps: a bench wraps the program.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[doc(hidden)]
+    pub fn load_from(
+        object: &[u8],
+        name: &'static str,
+        symbols: &[Symbol],
+        epoch: u32,
+        sizes: Sizes,
+        pins: Option<&Pins>,
+    ) -> Result<Self, XdpError> {
         if !cfg!(target_arch = "x86_64") {
             return Err(XdpError::new(
                 "answers in the kernel rely on the order in which x86-64 makes stores and loads seen",
@@ -105,6 +129,7 @@ impl Program {
         loader
             .map_max_entries(at::PRICES, entries(rows))
             .map_max_entries(at::KEYS, sizes.keys)
+            .map_max_entries(at::ALLOWANCES, sizes.limited_keys.saturating_add(1))
             .map_max_entries(at::LANES, entries(cpus))
             .map_max_entries(at::RECORDS, entries(cpus << sizes.lane_shift));
         if let Some(folder) = &folder {
@@ -112,9 +137,8 @@ impl Program {
                 loader.map_pin_path(name, Cow::Owned(folder.join(name)));
             }
         }
-        let mut ebpf =
-            loader.load(at::OBJECT).map_err(|e| XdpError::of("the program cannot be loaded", &e))?;
-        let xdp = program(&mut ebpf)?;
+        let mut ebpf = loader.load(object).map_err(|e| XdpError::of("the program cannot be loaded", &e))?;
+        let xdp = program(&mut ebpf, name)?;
         xdp.load().map_err(|e| XdpError::of("the kernel refuses the program", &e))?;
 
         let settings = Settings::new(mapped(&mut ebpf, at::SETTINGS, at::settings::WORDS)?);
@@ -123,10 +147,12 @@ impl Program {
         let keys = BpfHashMap::try_from(take(&mut ebpf, at::KEYS)?)
             .map_err(|e| XdpError::of("the map of keys is not what it should be", &e))?;
         let keys = KeyMap::new(keys, sizes.keys as usize);
+        let places = sizes.limited_keys as usize + 1;
+        let tokens = Tokens::new(mapped(&mut ebpf, at::ALLOWANCES, places)?);
         let (lanes, records) = (data(&mut ebpf, at::LANES)?, data(&mut ebpf, at::RECORDS)?);
         let lanes = map_lanes(&lanes, &records, cpus, sizes.lane_shift)?;
         lanes.name(epoch, XDP_SHARD_FIRST);
-        Ok(Self { ebpf, folder, settings, prices, keys, lanes })
+        Ok(Self { ebpf, folder, link: None, name, settings, prices, keys, tokens, lanes })
     }
 
     /// Puts the program on an interface. With `stays` it goes on answering when the process has gone,
@@ -149,16 +175,39 @@ impl Program {
         };
         if stays && let Some(folder) = &self.folder {
             let refused = |e: &dyn std::error::Error| XdpError::of("the program cannot be made to stay", e);
-            let link = program(&mut self.ebpf)?.take_link(id).map_err(|e| refused(&e))?;
+            let link = program(&mut self.ebpf, self.name)?.take_link(id).map_err(|e| refused(&e))?;
             let link = FdLink::try_from(link).map_err(|e| refused(&e))?;
             link.pin(folder.join(LINK)).map_err(|e| refused(&e))?;
+        } else {
+            self.link = Some(id);
         }
         Ok(Attached { mode, why })
     }
 
     fn put(&mut self, to: &Interface, mode: XdpMode) -> Result<XdpLinkId, XdpError> {
         let doing = format!("the program cannot be put on {}", to.name);
-        program(&mut self.ebpf)?.attach_to_if_index(to.index, mode).map_err(|e| XdpError::of(&doing, &e))
+        program(&mut self.ebpf, self.name)?
+            .attach_to_if_index(to.index, mode)
+            .map_err(|e| XdpError::of(&doing, &e))
+    }
+
+    /// Takes the program off its interface, and waits until it has ended on every processor.
+    pub fn detach(&mut self) {
+        if let Some(id) = self.link.take()
+            && let Ok(xdp) = program(&mut self.ebpf, self.name)
+        {
+            // An interface that is gone has taken its link along.
+            let _gone = xdp.detach(id);
+            std::thread::sleep(LAST_PACKETS);
+        }
+    }
+
+    /// Removes the pins: all records are safe. Call it when the program is off its interface.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn forget(self) -> Result<(), XdpError> {
+        self.folder.as_deref().map_or(Ok(()), remove)
     }
 
     /// Runs the program on a frame in place of a driver: what became of it, and the mean time of
@@ -167,7 +216,7 @@ impl Program {
     /// # Errors
     /// The kernel's.
     pub fn test_run(&self, frame: &[u8], out: &mut [u8], repeat: u32) -> Result<TestRun, XdpError> {
-        let xdp = self.ebpf.program(at::PROGRAM).and_then(|program| <&Xdp>::try_from(program).ok());
+        let xdp = self.ebpf.program(self.name).and_then(|program| <&Xdp>::try_from(program).ok());
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(out), repeat, ..TestRunOptions::default() };
         let result = xdp.ok_or_else(missing)?.test_run(options);
@@ -201,8 +250,8 @@ fn missing() -> XdpError {
     XdpError::new("the kept object is not the program", "run bash bpf/build.sh and build again")
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, XdpError> {
-    ebpf.program_mut(at::PROGRAM).and_then(|program| program.try_into().ok()).ok_or_else(missing)
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, XdpError> {
+    ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(missing)
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<Map, XdpError> {

@@ -23,9 +23,13 @@ pub struct Udp(pub UdpSocket);
 
 impl Udp {
     pub fn to(server: SocketAddr) -> Self {
-        let any: IpAddr =
-            if server.is_ipv6() { "::1".parse().unwrap() } else { "127.0.0.1".parse().unwrap() };
-        Self::from(any, server)
+        let any = match (server.is_ipv6(), server.ip().is_loopback()) {
+            (true, true) => "::1",
+            (true, false) => "::",
+            (false, true) => "127.0.0.1",
+            (false, false) => "0.0.0.0",
+        };
+        Self::from(any.parse().unwrap(), server)
     }
 
     /// From an address of one's own choosing.

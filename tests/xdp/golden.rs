@@ -315,6 +315,29 @@ fn a_revoked_key_is_not_answered_and_a_changed_price_is() {
     world.price(0, "70000.5", FRESH);
     world.follow();
     same_as_socket(&mut world, &frame);
-    assert_eq!(world.program.keys.replace(&beast::account::KeyTable::new(vec![])).unwrap(), 0);
+    let none = beast::account::KeyTable::new(vec![]);
+    assert_eq!(world.program.keys.replace(&none, |_| None).unwrap(), 0);
     assert_eq!(world.run(&frame), None);
+}
+
+#[test]
+fn a_limited_key_spends_its_tokens_and_is_then_left_to_the_shards() {
+    let mut world = World::new();
+    let now_ms = world.now().unix.ms();
+    let frame = PLAIN.frame(&world.request_of(&world.limited, "BTC", 1, now_ms, None));
+    assert_eq!(world.run(&frame), None, "no place for tokens");
+    let table = world.table();
+    let place = |key: &beast::account::Key| Some(u32::from(!key.tier.unlimited));
+    assert_eq!(world.program.keys.replace(&table, place).unwrap(), 0);
+    let limited = beast::xdp::PASS_REASONS.iter().position(|reason| *reason == "limited").unwrap();
+    for round in 1..=3 {
+        world.program.tokens.add(1, 5);
+        for _ in 0..5 {
+            same_as_socket(&mut world, &frame);
+        }
+        assert_eq!(world.run(&frame), None, "all five are spent");
+        assert_eq!(world.program.tokens.held(1), 0);
+        assert_eq!(world.program.lanes.passed(world.lane)[limited], round);
+    }
+    assert_eq!(world.answered(), 15, "what was not answered was not written down");
 }

@@ -34,6 +34,7 @@ pub(crate) struct World {
     /// The processor this runs on, and with it the lane.
     pub(crate) lane: usize,
     pub(crate) catalogue: Arc<Catalogue>,
+    keys: KeyTable,
     /// Unix time less the machine's.
     shift_ns: i64,
 }
@@ -88,17 +89,19 @@ impl World {
         let end = UnixNs(RealClock.now().unix.0 - 1);
         let gone = Key { expires: end, ..key(&expired, 11, true) };
         let table = KeyTable::new(vec![key(&token, 9, true), key(&limited, 10, false), gone]);
+        let keys = table.clone();
         let symbols: Vec<Symbol> = catalogue.assets().iter().map(|asset| asset.symbol).collect();
         let mut program = Program::load(&symbols, EPOCH, sizes, None).unwrap_or_else(|e| {
             panic!("the kernel's program cannot be loaded, and its tests must not be skipped: {e}")
         });
         assert_eq!(program.prices.left_out(), 0);
-        assert_eq!(program.keys.replace(&table).unwrap(), 0);
+        assert_eq!(program.keys.replace(&table, |key| key.tier.unlimited.then_some(0)).unwrap(), 0);
         let interface = Interface {
             name: "none".into(),
             index: 0,
             hardware: SERVER_MAC,
             addresses: vec![SERVER_V4.into(), SERVER_V6.into()],
+            tagged: vec![SERVER_V4.into(), SERVER_V6.into()],
         };
         let listen: [IpAddr; 2] = ["0.0.0.0".parse().unwrap(), "::".parse().unwrap()];
         program.settings.tell_served(&Served::new(&interface, &listen, PORT));
@@ -110,13 +113,19 @@ impl World {
             ShardSecrets { recognizer: [1; 16], budget: [2; 16] },
             Box::new(NoRest),
         );
-        let mut world = Self { program, answerer, token, limited, expired, lane, catalogue, shift_ns: 0 };
+        let mut world =
+            Self { program, answerer, token, limited, expired, lane, catalogue, keys, shift_ns: 0 };
         world.tell_time(0);
         for n in 0..world.catalogue.listings().len() {
             world.price(n, &format!("{}.{:02}", 64_000 + 37 * n, n % 100), FRESH);
         }
         world.follow();
         world
+    }
+
+    /// The keys both sides know.
+    pub(crate) fn table(&self) -> KeyTable {
+        self.keys.clone()
     }
 
     /// Both sides' Unix time is so much ahead of the machine's from now on.
