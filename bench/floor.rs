@@ -7,12 +7,12 @@ use std::io;
 use std::process::ExitCode;
 
 use beast::load::Echo;
+use beast::load::measure::{Load, Run, run};
 use beast::load::stats::Median;
 use clap::Parser;
 use common::floor::Wait;
 use common::machine::Machine;
 use common::report::{Figure, Report};
-use common::run::{Load, Run, run};
 use common::{Cpus, floor};
 use serde::Serialize;
 

@@ -9,12 +9,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use beast::load::measure::{Run, lengths, run_http};
 use beast::load::stats::Median;
 use beast::load::{Expect, HttpExchange};
 use clap::Parser;
 use common::machine::Machine;
 use common::report::{Figure, Report};
-use common::run::{Run, lengths, run_http};
 use common::shard::Io;
 use common::subject::SubjectArgs;
 use common::{Cpus, nginx, ring_http};

@@ -7,13 +7,13 @@ use std::io;
 use std::process::ExitCode;
 
 use beast::load::Echo;
+use beast::load::measure::{Load, Run, lengths, run};
 use beast::load::stats::Median;
 use beast::wire::v2;
 use clap::Parser;
 use common::floor::Wait;
 use common::machine::Machine;
 use common::report::{Figure, Report};
-use common::run::{Load, Run, lengths, run};
 use common::shard::Io;
 use common::subject::SubjectArgs;
 use common::{Cpus, floor};

@@ -7,13 +7,13 @@ mod common;
 use std::io;
 use std::process::ExitCode;
 
+use beast::load::measure::{Load, Run, lengths, run};
 use beast::load::stats::Median;
 use beast::load::{Echo, Requests};
 use clap::{Parser, ValueEnum};
 use common::floor::Wait;
 use common::machine::Machine;
 use common::report::{Figure, Report};
-use common::run::{Load, Run, lengths, run};
 use common::shard::Io;
 use common::subject::{Subject, SubjectArgs};
 use common::{Cpus, floor};

@@ -142,49 +142,12 @@ fn an_independent_hdrhistogram_reads_the_same_percentiles() {
     }
 }
 
-/// Opens a page and holds every figure of its document against the JSON it names.
-fn hold_figures_against_json(name: &str, page: &Path, documents: &[Value]) {
-    let Some(seen) = browser::open(page) else { return };
-    assert_eq!(seen.console, Vec::<String>::new(), "{name} writes to the console");
-    assert_eq!(seen.requests, Vec::<String>::new(), "{name} asks the network");
-    let mut figures = 0;
-    for figure in seen.dom.split("<data ").skip(1) {
-        let (attributes, rest) = figure.split_once('>').unwrap();
-        let attribute = |name: &str| {
-            let (_, value) = attributes.split_once(&format!("{name}=\"")).unwrap();
-            value.split_once('"').unwrap().0
-        };
-        let (run, path) = (attribute("data-run").parse::<usize>().unwrap(), attribute("data-at"));
-        let value = documents[run].pointer(path).unwrap_or_else(|| panic!("{name}: the JSON has no {path}"));
-        assert_eq!(value.to_string(), attribute("value"), "{name} {path}");
-        // What is read agrees with what is meant, to the three digits that are shown.
-        let text = rest.split_once("</data>").unwrap().0;
-        let shown = number(text);
-        let meant = value.as_f64().unwrap();
-        if let Some(shown) = shown {
-            let fits = [1.0, 1e-3, 1e-6, 1e-9, 100.0, 1e3, 1.0 / 1024.0, 1.0 / 1_048_576.0]
-                .iter()
-                .any(|unit| (shown - meant * unit).abs() <= (meant * unit).abs() * 0.006 + 1e-9);
-            assert!(fits, "{name} {path}: {text} is not {meant}");
-        }
-        figures += 1;
-    }
-    assert!(figures > 20, "{name} has {figures} figures");
-}
-
-/// The number a figure begins with; `None` for one in words or of two parts.
-fn number(text: &str) -> Option<f64> {
-    let first = text.split([' ', '/']).next()?;
-    let whole = text.split(' ').count() <= 2;
-    first.replace(',', "").parse().ok().filter(|_| whole)
-}
-
 #[test]
 fn the_page_opens_in_a_browser_and_its_figures_are_those_of_the_json() {
     for (name, run) in examples() {
         let paths = ReportFolder::prepare(&folder(name)).unwrap().write(&run).unwrap();
         let json = serde_json::from_str(&std::fs::read_to_string(&paths[0]).unwrap()).unwrap();
-        hold_figures_against_json(name, &paths[3], &[json]);
+        browser::hold_figures_against_json(name, &paths[3], &[json]);
     }
 }
 
@@ -201,7 +164,7 @@ fn a_comparison_shows_the_figures_of_every_run() {
     std::fs::write(&page, report::page(&runs).unwrap()).unwrap();
     let documents: Vec<Value> =
         runs.iter().map(|run| serde_json::from_str(&report::to_json(run).unwrap()).unwrap()).collect();
-    hold_figures_against_json("compared", &page, &documents);
+    browser::hold_figures_against_json("compared", &page, &documents);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What the bench programs share.
-#![allow(dead_code, unreachable_pub, reason = "each program uses a part of this")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each program uses a part of this")]
 
 pub mod books;
 pub mod child;
@@ -11,9 +11,10 @@ pub mod journal;
 pub mod machine;
 pub mod metrics;
 pub mod nginx;
+pub mod peers;
 pub mod report;
 pub mod ring_http;
-pub mod run;
+
 pub mod shard;
 pub mod subject;
 

@@ -4,6 +4,7 @@
 mod config;
 mod exchange_sim;
 mod feeds;
+mod floor;
 mod health;
 mod host;
 mod keys;
@@ -11,6 +12,7 @@ mod leave;
 mod listen;
 mod load;
 mod manager;
+mod prove;
 mod serve;
 mod settings_args;
 
@@ -34,6 +36,12 @@ struct Cli {
 enum Command {
     /// Answer prices
     Serve(serve::ServeArgs),
+
+    /// Measure this program on this machine and write a verdict
+    Prove(prove::ProveArgs),
+
+    /// Run a bare server to compare with; it ends with its standard input
+    Floor(floor::FloorArgs),
 
     /// Show the configuration
     Config(config::ConfigArgs),
@@ -90,6 +98,8 @@ impl fmt::Display for Failure {
 pub(crate) fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Prove(args) => prove::run(&args),
+        Command::Floor(args) => floor::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Feeds(args) => feeds::run(&args),
         Command::ExchangeSim(args) => exchange_sim::run(&args),

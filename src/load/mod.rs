@@ -21,6 +21,7 @@ mod http;
 mod knee;
 pub mod latency;
 pub mod machine;
+pub mod measure;
 mod part;
 pub mod ramp;
 mod raw;

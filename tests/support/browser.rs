@@ -69,3 +69,40 @@ fn requests(log: &str) -> Vec<String> {
     };
     events.iter().filter(of_page).map(|event| event["params"]["url"].to_string()).collect()
 }
+
+/// Opens a page and holds every figure of its document against the JSON it names.
+pub(crate) fn hold_figures_against_json(name: &str, page: &Path, documents: &[Value]) {
+    let Some(seen) = open(page) else { return };
+    assert_eq!(seen.console, Vec::<String>::new(), "{name} writes to the console");
+    assert_eq!(seen.requests, Vec::<String>::new(), "{name} asks the network");
+    let mut figures = 0;
+    for figure in seen.dom.split("<data ").skip(1) {
+        let (attributes, rest) = figure.split_once('>').unwrap();
+        let attribute = |name: &str| {
+            let (_, value) = attributes.split_once(&format!("{name}=\"")).unwrap();
+            value.split_once('"').unwrap().0
+        };
+        let (run, path) = (attribute("data-run").parse::<usize>().unwrap(), attribute("data-at"));
+        let value = documents[run].pointer(path).unwrap_or_else(|| panic!("{name}: the JSON has no {path}"));
+        assert_eq!(value.to_string(), attribute("value"), "{name} {path}");
+        // What is read agrees with what is meant, to the three digits that are shown.
+        let text = rest.split_once("</data>").unwrap().0;
+        let shown = number(text);
+        let meant = value.as_f64().unwrap();
+        if let Some(shown) = shown {
+            let fits = [1.0, 1e-3, 1e-6, 1e-9, 100.0, 1e3, 1.0 / 1024.0, 1.0 / 1_048_576.0]
+                .iter()
+                .any(|unit| (shown - meant * unit).abs() <= (meant * unit).abs() * 0.006 + 1e-9);
+            assert!(fits, "{name} {path}: {text} is not {meant}");
+        }
+        figures += 1;
+    }
+    assert!(figures > 20, "{name} has {figures} figures");
+}
+
+/// The number a figure begins with; `None` for one in words or of two parts.
+fn number(text: &str) -> Option<f64> {
+    let first = text.split([' ', '/']).next()?;
+    let whole = text.split(' ').count() <= 2;
+    first.replace(',', "").parse().ok().filter(|_| whole)
+}

@@ -21,6 +21,8 @@ pub(super) enum LoadCommand {
     Udp(Box<UdpArgs>),
     /// Ask over kept-alive HTTP connections
     Http(Box<HttpArgs>),
+    /// Put several reports on one page
+    Compare(super::compare::CompareArgs),
     /// One of several processes of `beast load http`, started by it
     #[command(hide = true)]
     HttpPart,

@@ -1,6 +1,7 @@
 //! `beast load udp|http`: find out whom to ask with what, ask, say what came of it.
 
 mod args;
+mod compare;
 mod progress;
 mod summary;
 
@@ -38,6 +39,7 @@ pub(crate) fn run(args: &LoadArgs) -> Outcome {
     match &args.command {
         LoadCommand::Udp(args) => load(&args.common, &args.target, udp(args)?),
         LoadCommand::Http(args) => load(&args.common, &args.target, http(args)?),
+        LoadCommand::Compare(args) => compare::run(args),
         LoadCommand::HttpPart => Ok(be_part().map_err(|e| failure(&e))?),
     }
 }
@@ -280,7 +282,7 @@ fn failure(error: &LoadError) -> Failure {
 }
 
 /// The first Ctrl-C or SIGTERM ends the run early, the second the process at once.
-fn stop_on_signal(stop: Stop) -> Result<(), Failure> {
+pub(crate) fn stop_on_signal(stop: Stop) -> Result<(), Failure> {
     let failed =
         |e: std::io::Error| Failure::runtime(format!("signals cannot be caught: {e}"), "see ulimit -a");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -343,7 +345,7 @@ fn no_key() -> Failure {
 }
 
 /// The command line with keys cut down to their public part.
-fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
+pub(crate) fn without_secrets(args: impl Iterator<Item = String>) -> Vec<String> {
     let mut after_key = false;
     args.map(|arg| {
         let secret = std::mem::replace(&mut after_key, arg == "--key");

@@ -2,9 +2,10 @@
 
 mod cpu;
 
-use std::io::{self, BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 pub use cpu::{CpuTime, CpuUse, ThreadTime};
 
@@ -14,6 +15,8 @@ use crate::sys::pin::{cpus, pin_thread};
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    /// The process whose time and memory count, where that is not the one that was started.
+    counted: Option<u32>,
     /// Where it takes UDP.
     pub udp: SocketAddr,
     /// Where it takes HTTP, if it does.
@@ -37,7 +40,7 @@ impl Server {
         let mut addresses = line.split_whitespace().map(str::parse);
         let udp = addresses.next();
         // From here on it is killed when it does not prove useful.
-        let mut server = Self { child, udp: SocketAddr::from(([0; 4], 0)), http: None };
+        let mut server = Self { child, counted: None, udp: SocketAddr::from(([0; 4], 0)), http: None };
         match (udp, addresses.next().transpose()) {
             (Some(Ok(udp)), Ok(http)) => {
                 (server.udp, server.http) = (udp, http);
@@ -60,7 +63,7 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let child = pinned(cpu, || command.spawn());
         let child = child.map_err(|e| io::Error::other(format!("{command:?} cannot be started: {e}")))?;
-        Ok(Self { child, udp, http })
+        Ok(Self { child, counted: None, udp, http })
     }
 
     /// Its process.
@@ -69,12 +72,17 @@ impl Server {
         self.child.id()
     }
 
+    /// From now on the time and memory of another process count: one below it that does its work.
+    pub fn count_process(&mut self, pid: u32) {
+        self.counted = Some(pid);
+    }
+
     /// Its processor time so far.
     ///
     /// # Errors
     /// When it has ended.
     pub fn cpu(&self) -> io::Result<CpuTime> {
-        CpuTime::of(self.child.id())
+        CpuTime::of(self.counted.unwrap_or(self.child.id()))
     }
 
     /// Memory it holds and the most it ever held, in bytes.
@@ -82,7 +90,8 @@ impl Server {
     /// # Errors
     /// When it has ended.
     pub fn memory(&self) -> io::Result<(u64, u64)> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.counted.unwrap_or(self.child.id())))?;
         let kib = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
@@ -91,6 +100,25 @@ impl Server {
             (Some(now), Some(most)) => Ok((now << 10, most << 10)),
             _ => Err(io::Error::other("the server has ended: it holds no memory")),
         }
+    }
+
+    /// Waits until its health port says that it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready within half a minute.
+    pub fn wait_until_ready(&mut self, health: SocketAddr) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut last = String::new();
+        while Instant::now() < deadline {
+            self.alive()?;
+            match ask(health, "/ready") {
+                Ok((200, _)) => return Ok(()),
+                Ok((_, body)) => last = body,
+                Err(e) => last = e.to_string(),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(io::Error::other(format!("the server is not ready after 30 s: {last}")))
     }
 
     /// Whether it has ended, and how.
@@ -128,6 +156,21 @@ pub fn leave_with_parent() {
 /// The kernel's.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Status and body of one GET, such as of a health port.
+///
+/// # Errors
+/// When nobody answers.
+pub fn ask(server: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(server)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Ok((status, body.to_owned()))
 }
 
 /// Runs `work` on a thread of its own, pinned to `cpu`. Whatever it starts inherits that, and this

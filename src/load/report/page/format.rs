@@ -111,7 +111,7 @@ pub(super) fn share(part: f64) -> String {
 
 /// A ratio.
 pub(super) fn times(ratio: f64) -> String {
-    format!("{ratio:.3} times")
+    format!("{ratio:.3} ×")
 }
 
 /// An amount of memory.

@@ -64,7 +64,7 @@ fn notes(verdict: &Verdict) -> String {
 
 fn head(names: &[&str]) -> String {
     let cells: String = names.iter().map(|name| format!("<th scope=\"col\">{name}</th>")).collect();
-    format!("<div class=\"scroll\"><table><thead><tr>{cells}</tr></thead><tbody>")
+    format!("<div class=\"scroll\"><table class=\"figures\"><thead><tr>{cells}</tr></thead><tbody>")
 }
 
 const END: &str = "</tbody></table></div>";

@@ -1,19 +1,19 @@
-//! One run: a server that is up, a client that loads it, and what both used.
+//! One measurement: a server that is up, a generator that loads it, and what both used. Every answer
+//! must be right.
 
 use std::io;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use beast::limits::UDP_PAYLOAD_MAX;
-use beast::load::server::CpuUse;
-use beast::load::{
-    HttpExchange, HttpLoad, HttpLoadOptions, Pace, Requests, Tally, UdpLoad, UdpLoadOptions, Verdict,
-};
-use beast::time::{Clock, RealClock};
 use serde::Serialize;
 
-use super::child::Server;
-use super::{Cpus, pinned};
+use super::http::{HttpExchange, HttpLoad, HttpLoadOptions};
+use super::requests::{Requests, Verdict};
+use super::server::{CpuUse, Cpus, Server, pinned};
+use super::tally::Tally;
+use super::udp::{Pace, UdpLoad, UdpLoadOptions};
+use crate::limits::UDP_PAYLOAD_MAX;
+use crate::time::{Clock as _, RealClock};
 
 /// How much load.
 #[derive(Clone, Copy, Debug)]
@@ -55,10 +55,14 @@ pub struct Run {
     pub latency_us_p99: f64,
     /// Requests without an answer.
     pub lost: u64,
+    /// Requests that were sent in all, before and after the measured time too.
+    pub sent: u64,
+    /// Answers and refusals to them.
+    pub seen: u64,
 }
 
 impl Run {
-    fn new(name: &str, measured: &Tally, used: CpuUse, lost: u64) -> Self {
+    fn new(name: &str, whole: &Tally, measured: &Tally, used: CpuUse, lost: u64) -> Self {
         let matched = measured.matched.max(1) as f64;
         let us = |time: Duration| time.as_secs_f64() * 1e6 / matched;
         let quantile = |quantile| measured.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
@@ -76,6 +80,8 @@ impl Run {
             latency_us_p50: quantile(0.5),
             latency_us_p99: quantile(0.99),
             lost,
+            sent: whole.sent,
+            seen: whole.matched + whole.refused() + whole.late,
         }
     }
 
@@ -97,6 +103,7 @@ impl Run {
     }
 
     /// Which side kept the rate from being higher.
+    #[must_use]
     pub fn limit(&self) -> &'static str {
         match (self.server_busy > 0.97, self.client_busy > 0.97) {
             (true, true) => "both",
@@ -137,7 +144,7 @@ pub fn run<R: Requests + Send>(
     if wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.late + whole.lost() {
         return Err(io::Error::other(format!("{name} does not answer as it should: {whole:?}")));
     }
-    Ok(Run::new(name, &measured, used, whole.lost()))
+    Ok(Run::new(name, &whole, &measured, used, whole.lost()))
 }
 
 /// Loads a server over kept-alive connections and reads what it used. Every answer must be right.
@@ -170,7 +177,7 @@ pub fn run_http(
     if wrong > 0 || whole.matched == 0 || whole.sent != whole.matched + whole.overdue {
         return Err(io::Error::other(format!("{name} does not answer as it should: {whole:?}")));
     }
-    Ok(Run::new(name, &measured, used, whole.overdue))
+    Ok(Run::new(name, &whole, &measured, used, whole.overdue))
 }
 
 /// Waits until a server gives right answers, and learns how long request and answer are.
