@@ -109,7 +109,6 @@ fn reason(error: &io::Error) -> String {
     told.or_else(|| text.lines().next()).unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is one fact of the stage")]
 fn engine(
     io: Io,
     mut subject: Subject,
