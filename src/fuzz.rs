@@ -1,7 +1,7 @@
 //! Every decoder of outside bytes with the body that tries it: what `tests/corpora.rs` runs over
 //! `tests/corpus/` and `fuzz/` runs for as long as one likes. The rooms own the bodies.
 
-use crate::{account, config, feed, http, ledger, price, wire};
+use crate::{account, config, feed, http, ledger, price, report, wire};
 
 /// A fuzz body: any bytes in, nothing panics, what must hold holds.
 #[derive(Clone, Copy, Debug)]
@@ -31,4 +31,7 @@ pub const BODIES: &[Body] = &[
     Body { name: "rows", run: feed::fuzz::rows },
     Body { name: "assets", run: feed::fuzz::assets },
     Body { name: "config", run: config::fuzz::file },
+    Body { name: "report_cursor", run: report::fuzz::report_cursor },
+    Body { name: "report_query", run: report::fuzz::report_query },
+    Body { name: "report_datagram", run: report::fuzz::report_datagram },
 ];

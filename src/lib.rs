@@ -33,6 +33,8 @@ pub mod backoffice;
 
 pub mod admin;
 
+pub mod report;
+
 pub mod exchange_sim;
 pub mod load;
 

@@ -71,7 +71,9 @@ impl Served {
     fn start(data: &std::path::Path) -> (Self, std::net::SocketAddr) {
         use std::io::BufRead as _;
         let mut command = Command::new(env!("CARGO_BIN_EXE_beast"));
-        let ports = ["report_health_port=0", "udp_port=0", "http_port=0"].map(|port| format!("--set={port}"));
+        let ports =
+            ["report_health_port=0", "report_port=0", "report_udp_port=0", "udp_port=0", "http_port=0"]
+                .map(|port| format!("--set={port}"));
         command.args(["serve", "--sim", "--health-port=0", "--data"]).arg(data).args(ports);
         let mut child = command.env_clear().stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
@@ -83,7 +85,7 @@ impl Served {
         loop {
             let line = told.recv_timeout(patience).expect("the address of the health port is shown");
             if let Some((_, addresses)) = line.split_once("; health ") {
-                let first = addresses.split(", ").next().unwrap();
+                let first = addresses.split([',', ';']).next().unwrap();
                 return (served, first.parse().unwrap());
             }
         }

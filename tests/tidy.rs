@@ -24,6 +24,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["ledger", "account", "price", "limits", "time"]),
     ("backoffice", &["ledger", "store", "account", "price", "limits", "time"]),
     ("admin", &["ledger", "account", "price", "limits", "time", PUBLISHED, COUNTERS, COUNTER]),
+    ("report", &["store", "ledger", "account", "admin", "price", "limits", "time", "wire::ErrorCode"]),
     ("exchange_sim", &["wire", "http", "price", "limits", "time"]),
     ("host", &["limits", "sys"]),
     ("load", &["wire", "http", "price", "sys", "limits", "time"]),

@@ -95,7 +95,10 @@ impl SubjectArgs {
         };
         let mut words = self.server.split_whitespace().map(fill);
         let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).env("BEAST_REPORT_HEALTH_PORT", "0").stderr(fs::File::create(&log)?);
+        command.args(words).stderr(fs::File::create(&log)?);
+        for port in ["HEALTH_PORT", "PORT", "UDP_PORT"] {
+            command.env(format!("BEAST_REPORT_{port}"), "0");
+        }
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut server = Server::command(&mut command, cpus.server, at(udp), Some(at(http)))?;
         let token = first_key(&mut server, &data.join("first-key")).map_err(|e| {

@@ -15,6 +15,8 @@ mod feeds;
 mod journal;
 mod key_watch;
 mod months;
+mod report_server;
+mod reports;
 mod rest;
 mod secrets;
 mod session;
@@ -29,6 +31,8 @@ mod verify;
 mod xdp;
 
 pub use feed_setup::{FeedSetup, SetupError, feed_setup};
+pub use report_server::ReportServer;
+pub use reports::keep_exports;
 pub use start::{Addresses, Appliance, StartError};
 pub use steering::Steering;
 pub use topology::Topology;

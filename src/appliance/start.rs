@@ -18,6 +18,7 @@ use super::feeds::{self, Dialer};
 use super::journal::{self, Keepers};
 use super::key_watch::KeyWatch;
 use super::months::Months;
+use super::reports::{self, ReportSockets, ReportThreads};
 use super::rest::{QUEUE_LEN, RestAsker, RestCounts, RestDesk};
 use super::secrets::random;
 use super::shards::{self, Listening};
@@ -85,6 +86,10 @@ pub struct Addresses {
     pub http: Vec<SocketAddr>,
     /// Health and metrics.
     pub health: Vec<SocketAddr>,
+    /// Reports over HTTP.
+    pub reports: Vec<SocketAddr>,
+    /// Reports over UDP.
+    pub reports_udp: Vec<SocketAddr>,
 }
 
 /// A running process.
@@ -121,6 +126,7 @@ pub struct Appliance {
     controls: Arc<[Sender<Control>]>,
     leaving: watch::Sender<bool>,
     back_office: JoinHandle<()>,
+    reports: Option<ReportThreads>,
     keepers: Keepers,
     books: Books,
 }
@@ -137,10 +143,16 @@ impl Appliance {
         config: &Config,
         deliver: impl FnOnce(&Token) -> Result<(), StoreError>,
     ) -> Result<Self, StartError> {
-        if matches!(config.role, Role::ReportServer | Role::WebhookServer) {
+        if config.role == Role::WebhookServer {
             return Err(StartError::new(
-                "this role serves no prices, and prices are all there is to serve in this version",
-                "set SERVER_TYPE to APP_SERVER or APP_REPORT_SERVER",
+                "there are no webhooks in this version, so there is nothing to do for a WEBHOOK_SERVER",
+                "set SERVER_TYPE to APP_SERVER, REPORT_SERVER or APP_REPORT_SERVER",
+            ));
+        }
+        if config.role == Role::ReportServer {
+            return Err(StartError::new(
+                "a REPORT_SERVER answers no prices",
+                "start it as a ReportServer, or set SERVER_TYPE to APP_SERVER or APP_REPORT_SERVER",
             ));
         }
         let engine = probe::choose(io_of(config.io))
@@ -194,6 +206,12 @@ impl Appliance {
             open_health(config, &topology)?
         };
 
+        let report_sockets = match config.role {
+            Role::AppReportServer => Some(ReportSockets::open(config, &topology)?),
+            _ => None,
+        };
+        let (reports_http, reports_udp) =
+            report_sockets.as_ref().map(ReportSockets::addresses).unwrap_or_default();
         let (journal, segments, recovery) =
             journal::open(&config.data_dir, &config.journal, epoch, topology.shards.len())?;
         let sync_every = Duration::from_millis(config.journal.sync_ms);
@@ -227,6 +245,7 @@ impl Appliance {
         let books = Books::start(config, &journal, &store, &facts).map_err(no_back_office)?;
         let tls = Arc::new(tls_config(config.feeds_ca_file.as_deref())?);
         let (leaving, is_leaving) = watch::channel(false);
+        let (reports_leaving, reports_store) = (is_leaving.clone(), Arc::clone(&store));
         let sessions = feeds::plan(&setup.rows, &setup.catalogue)
             .map_err(|e| StartError::new(e, "mend the rows of the feeds"))?;
         let rows: Vec<_> = setup.rows.iter().filter(|row| row.enabled).map(Arc::clone).collect();
@@ -267,9 +286,17 @@ impl Appliance {
             leaving: is_leaving,
         };
         let back_office = spawn_back_office(runtime, office)?;
+        let reports = match report_sockets {
+            Some(sockets) => {
+                let reports =
+                    reports::reports(reports_store, config, &setup.catalogue, epoch, &running.published);
+                Some(sockets.serve(reports, reports::keep_exports(config), &reports_leaving)?)
+            }
+            None => None,
+        };
         let Listening { udp, http } = listening;
         Ok(Self {
-            addresses: Addresses { udp, http, health: health_addresses },
+            addresses: Addresses { udp, http, health: health_addresses, reports: reports_http, reports_udp },
             engine,
             topology,
             facts,
@@ -287,6 +314,7 @@ impl Appliance {
             controls: running.controls,
             leaving,
             back_office,
+            reports,
             keepers,
             books,
         })
@@ -317,6 +345,9 @@ impl Appliance {
         let _gone = self.leaving.send(true);
         let ended = self.back_office.join();
         drop(self.sim);
+        if let Some(reports) = self.reports {
+            result = result.and(reports.leave());
+        }
         self.books.leave();
         result = result.and(self.keepers.leave().map_err(io::Error::other));
         result.and(ended.map_err(|_| io::Error::other("the back office panicked")))
@@ -338,13 +369,17 @@ pub(super) fn start_sim(config: &Config) -> Result<Option<Sim>, StartError> {
     Sim::start(SimOptions::default()).map(Some).map_err(|e| StartError::new(e, "try again"))
 }
 
-fn open_health(
+pub(super) fn open_health(
     config: &Config,
     topology: &Topology,
 ) -> Result<(Vec<std::net::TcpListener>, Vec<SocketAddr>), StartError> {
-    let mut ports = vec![(config.health_port, "--health-port")];
-    if config.role == Role::AppReportServer {
-        ports.push((config.report_health_port, "BEAST_REPORT_HEALTH_PORT"));
+    const REPORT: &str = "BEAST_REPORT_HEALTH_PORT";
+    let mut ports = Vec::new();
+    if config.role != Role::ReportServer {
+        ports.push((config.health_port, "--health-port"));
+    }
+    if matches!(config.role, Role::AppReportServer | Role::ReportServer) {
+        ports.push((config.report_health_port, REPORT));
     }
     let mut listeners = Vec::new();
     for (port, setting) in ports {
@@ -518,7 +553,7 @@ pub(super) fn runtime() -> Result<Runtime, StartError> {
     Builder::new_current_thread().enable_all().build().map_err(no_back_office)
 }
 
-fn no_back_office(error: io::Error) -> StartError {
+pub(super) fn no_back_office(error: io::Error) -> StartError {
     let cure = "raise the limits of descriptors and threads (ulimit -n, ulimit -u)";
     StartError::new(format!("the back office cannot start: {error}"), cure)
 }

@@ -33,6 +33,8 @@ fn a_revoked_key_stops_on_every_shard_also_where_feeds_have_a_thread_of_their_ow
         http_port: 0,
         health_port: 0,
         report_health_port: 0,
+        report_port: 0,
+        report_udp_port: 0,
         ..Config::default()
     };
     config.rest.prewarm = false;

@@ -13,6 +13,7 @@ mod listen;
 mod load;
 mod manager;
 mod prove;
+mod report;
 mod serve;
 mod settings_args;
 
@@ -54,6 +55,9 @@ enum Command {
 
     /// Load a server and measure it
     Load(load::LoadArgs),
+
+    /// Show and export what was used
+    Report(report::ReportArgs),
 
     /// Make, list and revoke API keys
     Keys(keys::KeysArgs),
@@ -106,6 +110,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Load(args) => load::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Host(args) => host::run(&args),
     };
     match result {

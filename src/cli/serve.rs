@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use beast::account::Token;
 use beast::admin::Stage;
-use beast::appliance::{Appliance, StartError};
-use beast::config::{Config, LogLevel};
+use beast::appliance::{Addresses, Appliance, ReportServer, StartError};
+use beast::config::{Config, LogLevel, Role};
 use beast::ledger::Recovery;
 use beast::store::write_first_key;
 use beast::time::{Clock as _, RealClock};
@@ -46,6 +46,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut signals = runtime
         .block_on(async { LeaveSignals::catch() })
         .map_err(|e| Failure::runtime(format!("signals cannot be caught: {e}"), "see ulimit -a"))?;
+    if config.role == Role::ReportServer {
+        return run_reports(&config, &runtime, &mut signals);
+    }
     let started = Instant::now();
     let terminal = io::stderr().is_terminal();
     let mut key_file = None;
@@ -63,7 +66,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     if appliance.recovery != Recovery::default() {
         stage("journal", appliance.recovery.to_string());
     }
-    stage("listen", listening(&appliance));
+    stage("listen", listening(&appliance.addresses));
     stage("steering", appliance.steering.to_string());
     if let Some(xdp) = &appliance.xdp {
         stage("xdp", xdp.clone());
@@ -150,9 +153,45 @@ fn list(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn listening(appliance: &Appliance) -> String {
-    let at = &appliance.addresses;
-    format!("UDP {}; HTTP {}; health {}", list(&at.udp), list(&at.http), list(&at.health))
+fn listening(at: &Addresses) -> String {
+    let all = [
+        ("UDP", &at.udp),
+        ("HTTP", &at.http),
+        ("health", &at.health),
+        ("reports", &at.reports),
+        ("reports by UDP", &at.reports_udp),
+    ];
+    let open = all.iter().filter(|(_, addresses)| !addresses.is_empty());
+    open.map(|(name, addresses)| format!("{name} {}", list(addresses))).collect::<Vec<_>>().join("; ")
+}
+
+/// The role REPORT_SERVER: no shards, no feeds, no prices.
+fn run_reports(config: &Config, runtime: &tokio::runtime::Runtime, signals: &mut LeaveSignals) -> Outcome {
+    let terminal = io::stderr().is_terminal();
+    let mut key = None;
+    let server = ReportServer::start(config, |token| {
+        key = Some(match terminal {
+            true => format!("{}  (shown this once; beast keys add makes more)", token.reveal()),
+            false => {
+                format!(
+                    "made and written to {}, mode 0600",
+                    write_first_key(&config.data_dir, token)?.display()
+                )
+            }
+        });
+        Ok(())
+    })
+    .map_err(|StartError { what, cure }| Failure::runtime(what, cure))?;
+    say(&format!("role     reports only, of {}", config.data_dir.display()));
+    say(&format!("listen   {}", listening(&server.addresses)));
+    if let Some(key) = key {
+        say(&format!("key      {key}"));
+    }
+    say("ready");
+    runtime.block_on(signals.next());
+    say("leaving");
+    let left = server.leave();
+    Ok(left.map_err(|e| Failure::runtime(format!("leaving failed: {e}"), "report this"))?)
 }
 
 /// Shows the first key, or where it lies, and how to use it.

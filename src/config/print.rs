@@ -170,6 +170,8 @@ udp_port = 2679                 # default
 http_port = 8080                # default
 health_port = 8081              # default
 report_health_port = 9091       # default
+report_port = 9090              # default
+report_udp_port = 2680          # default
 role = "APP_REPORT_SERVER"      # default
 io = "auto"                     # default
 shards = 2                      # env BEAST_SHARDS
@@ -202,6 +204,8 @@ retention.detail_days = 7       # default
 retention.seconds_days = 31     # default
 retention.hours_days = 400      # default
 retention.store_mib = 16384     # default
+retention.exports_days = 90     # default
+retention.exports_mib = 10240   # default
 feeds."a b".rest.url = "x"      # flag --feeds.a b.rest.url
 feeds.okx.enabled = false       # flag --feeds.okx.enabled
 "#

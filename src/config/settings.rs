@@ -94,6 +94,13 @@ settings! {
     /// Second port of health, readiness and metrics in the roles that report. 0 takes any free one.
     report_health_port: u16 = 9091, "BEAST_REPORT_HEALTH_PORT", "", "a port, 0 to 65535", |_| true;
 
+    /// Port of reports over HTTP. 0 takes any free one.
+    report_port: u16 = 9090, "BEAST_REPORT_PORT", "--report-port", "a port, 0 to 65535", |_| true;
+
+    /// Port of reports over UDP. 0 takes any free one.
+    report_udp_port: u16 = 2680, "BEAST_REPORT_UDP_PORT", "--report-udp-port",
+        "a port, 0 to 65535", |_| true;
+
     /// What part of the service this process is.
     role: Role = Role::AppReportServer, "SERVER_TYPE", "",
         "APP_SERVER, REPORT_SERVER, APP_REPORT_SERVER or WEBHOOK_SERVER", |_| true;
@@ -273,6 +280,13 @@ settings! {
 
     /// MiB the store may take; beyond it usage by second goes, the oldest first. 0 is no bound.
     store_mib: u64 = 16_384, "BEAST_RETENTION_STORE_MIB", "",
+        "a number from 0 to 16777216", |n| *n <= 16_777_216;
+
+    /// Days an export of usage is kept in the data folder. 0 is no bound.
+    exports_days: u64 = 90, "BEAST_RETENTION_EXPORTS_DAYS", "", "a number from 0 to 36500", |n| *n <= 36_500;
+
+    /// MiB of all exports there together; beyond it the oldest go. 0 is no bound.
+    exports_mib: u64 = 10_240, "BEAST_RETENTION_EXPORTS_MIB", "",
         "a number from 0 to 16777216", |n| *n <= 16_777_216;
 }
 

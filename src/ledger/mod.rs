@@ -20,6 +20,7 @@ mod read;
 mod record;
 mod recovery;
 mod segment;
+mod view;
 
 pub use error::JournalError;
 pub use journal::{ChainInfo, Journal, JournalOptions, JournalStatus, Prune, Pruned, SegmentInfo};
@@ -28,6 +29,7 @@ pub use read::Progress;
 pub use record::{ChainId, RECORD_LEN, Record, RecordId, RequestId, Transport};
 pub use recovery::Recovery;
 pub use segment::Segment;
+pub use view::{JournalView, Looked, ViewedSegment};
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ pub mod mmap;
 pub mod mmsg;
 pub mod net;
 pub mod pin;
+pub mod priority;
 mod refusal;
 pub mod ring;
 pub mod rlimits;

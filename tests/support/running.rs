@@ -41,6 +41,8 @@ pub fn config(io: IoChoice, shards: usize) -> Config {
         http_port: 0,
         health_port: 0,
         report_health_port: 0,
+        report_port: 0,
+        report_udp_port: 0,
         ..Config::default()
     }
 }
@@ -165,7 +167,14 @@ impl Process {
     /// Starts `beast serve --sim` with these arguments and waits until it is ready. The child inherits
     /// what the calling thread is bound to, such as a seccomp filter.
     pub fn start(data: &Path, args: &[&str]) -> Self {
-        let ports = ["report_health_port=0", "udp_port=0", "http_port=0", "pin=false"];
+        let ports = [
+            "report_health_port=0",
+            "report_port=0",
+            "report_udp_port=0",
+            "udp_port=0",
+            "http_port=0",
+            "pin=false",
+        ];
         let mut child = Command::new(env!("CARGO_BIN_EXE_beast"))
             .args(["serve", "--sim", "--health-port=0", "--data"])
             .arg(data)

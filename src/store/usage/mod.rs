@@ -9,13 +9,17 @@
 //! | `drained_chains` | chain | the drain's position |
 //! | `usage_records` | record | where `store.raw_records` asks for it |
 
+mod books;
 mod histogram;
 mod prune;
+mod query;
 mod raw;
 mod write;
 
+pub use books::{DrainedRecords, RolledUp, StoreBooks};
 pub use histogram::{BUCKETS, Histogram};
 pub use prune::UsagePrune;
+pub use query::{Buckets, UsageFilter, UsageGroup, UsageGroupSums, UsagePage, UsagePlace};
 pub use write::{ChainStep, DrainedChain, UsageBatch};
 
 /// What one roll-up row is about, but for its time. Ordered as the tables are.

@@ -1,0 +1,300 @@
+//! The reports that are read from roll-ups: usage, and what it adds up to.
+
+use std::collections::BTreeMap;
+
+use super::names::Names;
+use super::query::{Filter, Query, group_name};
+use super::refusal::Refusal;
+use super::table::{Cell, Column, Kind, Table, column};
+use crate::store::{Buckets, Store, StoreError, UsageFilter, UsageGroup, UsageOf, UsagePlace, UsageSums};
+use crate::time::UnixNs;
+use crate::time::calendar::DAY_S;
+
+const SECOND_NS: u64 = 1_000_000_000;
+const HOUR_S: u64 = 3_600;
+
+/// Most parts of each kind on the page of a summary; what is used less is not shown there.
+const TOP: usize = 10;
+
+/// Most different combinations of key, asset, exchange, transport and status that a summary adds up.
+/// A guess; at some hundred bytes each.
+const COMBINATIONS_MAX: usize = 500_000;
+
+/// One page of a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// What stands on it.
+    pub table: Table,
+    /// The cursor to the next one.
+    pub next: Option<String>,
+    /// Begin and end of what was really looked at.
+    pub period: (UnixNs, UnixNs),
+}
+
+const SUMS: [Column; 8] = [
+    column("requests", Kind::Number),
+    column("answered", Kind::Number),
+    column("refused", Kind::Number),
+    column("prices", Kind::Number),
+    column("latency_mean_ns", Kind::Number),
+    column("latency_p50_ns", Kind::Number),
+    column("latency_p99_ns", Kind::Number),
+    column("latency_max_ns", Kind::Number),
+];
+
+const USAGE: [Column; 11] = [
+    column("time", Kind::Second),
+    column("key", Kind::Text),
+    column("asset", Kind::Text),
+    column("exchange", Kind::Text),
+    column("transport", Kind::Text),
+    column("status", Kind::Text),
+    column("requests", Kind::Number),
+    column("prices", Kind::Number),
+    column("latency_mean_ns", Kind::Number),
+    column("latency_p99_ns", Kind::Number),
+    column("latency_max_ns", Kind::Number),
+];
+
+/// Columns of a usage report, for those who write one row after the other.
+#[must_use]
+pub fn usage_columns() -> &'static [Column] {
+    &USAGE
+}
+
+pub(super) fn store_refused(error: StoreError) -> Refusal {
+    Refusal::unavailable(format!("{}; {}", error.what(), error.cure()))
+}
+
+/// Roll-ups of seconds.
+pub(super) fn usage(store: &Store, query: &Query, names: &Names) -> Result<Page, Refusal> {
+    let filter = by_second(&query.filter);
+    let after = match query.after.as_deref() {
+        None => None,
+        Some(place) => Some(usage_place(place).ok_or_else(|| {
+            Refusal::parameter("cursor names no row there can be; begin again without it".to_owned())
+        })?),
+    };
+    let found = store.usage_page(&filter, after, query.limit).map_err(store_refused)?;
+    let mut table = Table::new(&USAGE);
+    table.rows = found
+        .rows
+        .iter()
+        .map(|row| {
+            let UsageOf { key, asset, exchange, transport, status } = row.of;
+            let sums = &row.sums;
+            vec![
+                Cell::Time(UnixNs(row.time.saturating_mul(SECOND_NS))),
+                names.key_text(key).into(),
+                names.asset_text(asset).into(),
+                names.exchange_text(exchange).into(),
+                Names::transport_text(transport).into(),
+                Names::status_text(status).into(),
+                sums.requests.into(),
+                sums.prices.into(),
+                sums.latency_ns_sum.checked_div(sums.requests).into(),
+                sums.latency.percentile_ns(990, sums.latency_ns_max).into(),
+                sums.latency_ns_max.into(),
+            ]
+        })
+        .collect();
+    let next = found.next.map(|UsagePlace { second, of }| {
+        let UsageOf { key, asset, exchange, transport, status } = of;
+        let rest = [u64::from(key), asset.into(), exchange.into(), transport.into(), status.into()];
+        query.cursor(std::iter::once(second).chain(rest).collect())
+    });
+    Ok(Page { table, next, period: (seconds(filter.from_s), seconds(filter.to_s)) })
+}
+
+/// Sums by the columns that were asked for.
+pub(super) fn usage_summary(store: &Store, query: &Query, names: &Names) -> Result<Page, Refusal> {
+    let filter = by_second(&query.filter);
+    let wanted = query.limit.saturating_add(1);
+    let after = query.after.as_deref();
+    let mut found =
+        store.usage_sums(&filter, &query.by, after, wanted, Buckets::Added).map_err(store_refused)?;
+    let more = found.len() > query.limit;
+    found.truncate(query.limit);
+    // Statuses of one group are rows of their own only where that was asked for; the refused ones
+    // are counted apart.
+    let refused =
+        refused_of(store, &filter, query, &found.iter().map(|f| f.group.clone()).collect::<Vec<_>>())?;
+    let mut columns: Vec<Column> = query
+        .by
+        .iter()
+        .map(|group| match group {
+            UsageGroup::Day | UsageGroup::Hour => column(group_name(*group), Kind::Second),
+            _ => column(group_name(*group), Kind::Text),
+        })
+        .collect();
+    columns.extend(SUMS);
+    let mut table = Table { columns, rows: Vec::new() };
+    let mut next = None;
+    for group in found {
+        let mut row: Vec<Cell> =
+            query.by.iter().zip(&group.group).map(|(by, number)| group_cell(*by, *number, names)).collect();
+        row.extend(sums_cells(&group.sums, refused.get(&group.group).copied().unwrap_or(0)));
+        table.rows.push(row);
+        next = Some(group.group);
+    }
+    let next = next.filter(|_| more).map(|place| query.cursor(place));
+    Ok(Page { table, next, period: whole_hours(&filter) })
+}
+
+/// Refused requests of each of those groups.
+fn refused_of(
+    store: &Store,
+    filter: &UsageFilter,
+    query: &Query,
+    groups: &[Vec<u64>],
+) -> Result<BTreeMap<Vec<u64>, u64>, Refusal> {
+    let (Some(last), by) = (groups.last(), &query.by) else { return Ok(BTreeMap::new()) };
+    let mut with_status = by.clone();
+    if !by.contains(&UsageGroup::Status) {
+        with_status.push(UsageGroup::Status);
+    }
+    let status_at = with_status.iter().position(|group| *group == UsageGroup::Status).unwrap_or(0);
+    // Every status of every group on the page fits; those of later groups are cut off.
+    let limit = groups.len().saturating_mul(256);
+    let after: Option<Vec<u64>> = query.after.clone().map(|mut place| {
+        // Behind the last status of the group before.
+        place.resize(with_status.len(), u64::from(u8::MAX));
+        place
+    });
+    let found = store
+        .usage_sums(filter, &with_status, after.as_deref(), limit, Buckets::LeftOut)
+        .map_err(store_refused)?;
+    let mut refused = BTreeMap::new();
+    for sums in found {
+        let mut group = sums.group;
+        let status = group.get(status_at).copied().unwrap_or(0);
+        group.truncate(by.len());
+        if group > *last {
+            break;
+        }
+        if status != 0 {
+            let sum: &mut u64 = refused.entry(group).or_default();
+            *sum = sum.saturating_add(sums.sums.requests);
+        }
+    }
+    Ok(refused)
+}
+
+/// What a whole period comes to, on one page.
+pub(super) fn summary(store: &Store, query: &Query, names: &Names) -> Result<Page, Refusal> {
+    const BY: [UsageGroup; 5] =
+        [UsageGroup::Key, UsageGroup::Asset, UsageGroup::Exchange, UsageGroup::Transport, UsageGroup::Status];
+    let filter = by_second(&query.filter);
+    let all = store.usage_sums(&filter, &[], None, 1, Buckets::Added).map_err(store_refused)?;
+    let found =
+        store.usage_sums(&filter, &BY, None, COMBINATIONS_MAX, Buckets::LeftOut).map_err(store_refused)?;
+    if found.len() >= COMBINATIONS_MAX {
+        return Err(Refusal::parameter(format!(
+            "the period holds more than {COMBINATIONS_MAX} combinations of key, asset, exchange, transport and status; ask for a shorter one, or for one key"
+        )));
+    }
+    let mut parts: BTreeMap<(usize, u64), Part> = BTreeMap::new();
+    let mut total = Part::default();
+    for combination in &found {
+        let refused = combination.group.last().is_some_and(|status| *status != 0);
+        total.add(&combination.sums, refused);
+        for (at, number) in combination.group.iter().enumerate() {
+            parts.entry((at, *number)).or_default().add(&combination.sums, refused);
+        }
+    }
+    if let Some(all) = all.first() {
+        total.sums = all.sums;
+    }
+    let mut columns = vec![column("part", Kind::Text), column("name", Kind::Text)];
+    columns.extend(SUMS);
+    let mut table = Table { columns, rows: Vec::new() };
+    let mut first = vec!["total".into(), "".into()];
+    first.extend(sums_cells(&total.sums, total.refused));
+    table.rows.push(first);
+    for (at, group) in BY.iter().enumerate() {
+        let mut of_group: Vec<_> =
+            parts.range((at, 0)..(at + 1, 0)).map(|((_, number), part)| (*number, *part)).collect();
+        of_group.sort_by_key(|(number, part)| (std::cmp::Reverse(part.sums.requests), *number));
+        for (number, part) in of_group.into_iter().take(TOP) {
+            let mut row = vec![group_name(*group).into(), group_cell(*group, number, names)];
+            row.extend(sums_cells(&part.sums, part.refused));
+            table.rows.push(row);
+        }
+    }
+    Ok(Page { table, next: None, period: whole_hours(&filter) })
+}
+
+#[derive(Clone, Copy, Default)]
+struct Part {
+    sums: UsageSums,
+    refused: u64,
+}
+
+impl Part {
+    fn add(&mut self, sums: &UsageSums, refused: bool) {
+        self.sums.merge(sums);
+        if refused {
+            self.refused = self.refused.saturating_add(sums.requests);
+        }
+    }
+}
+
+fn sums_cells(sums: &UsageSums, refused: u64) -> [Cell; SUMS.len()] {
+    [
+        sums.requests.into(),
+        sums.requests.saturating_sub(refused).into(),
+        refused.into(),
+        sums.prices.into(),
+        sums.latency_ns_sum.checked_div(sums.requests).into(),
+        sums.latency.percentile_ns(500, sums.latency_ns_max).into(),
+        sums.latency.percentile_ns(990, sums.latency_ns_max).into(),
+        sums.latency_ns_max.into(),
+    ]
+}
+
+fn group_cell(group: UsageGroup, number: u64, names: &Names) -> Cell {
+    // What does not fit is no number of a row; it is shown as the largest.
+    match group {
+        UsageGroup::Day => Cell::Time(seconds(number.saturating_mul(DAY_S))),
+        UsageGroup::Hour => Cell::Time(seconds(number.saturating_mul(HOUR_S))),
+        UsageGroup::Key => names.key_text(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        UsageGroup::Asset => names.asset_text(u16::try_from(number).unwrap_or(u16::MAX)).into(),
+        UsageGroup::Exchange => names.exchange_text(u8::try_from(number).unwrap_or(u8::MAX)).into(),
+        UsageGroup::Transport => Names::transport_text(u8::try_from(number).unwrap_or(u8::MAX)).into(),
+        UsageGroup::Status => Names::status_text(u8::try_from(number).unwrap_or(u8::MAX)).into(),
+    }
+}
+
+fn seconds(unix_s: u64) -> UnixNs {
+    UnixNs(unix_s.saturating_mul(SECOND_NS))
+}
+
+/// The hours that were added up.
+fn whole_hours(filter: &UsageFilter) -> (UnixNs, UnixNs) {
+    (seconds(filter.from_s / HOUR_S * HOUR_S), seconds(filter.to_s.div_ceil(HOUR_S) * HOUR_S))
+}
+
+/// The filter by seconds that the period touches.
+pub(super) fn by_second(filter: &Filter) -> UsageFilter {
+    UsageFilter {
+        from_s: filter.from.0 / SECOND_NS,
+        to_s: filter.to.0.div_ceil(SECOND_NS),
+        key: filter.key,
+        asset: filter.asset,
+        exchange: filter.exchange,
+        transport: filter.transport.map(|transport| transport as u8),
+        status: filter.status,
+    }
+}
+
+fn usage_place(place: &[u64]) -> Option<UsagePlace> {
+    let [second, key, asset, exchange, transport, status] = place else { return None };
+    let of = UsageOf {
+        key: u32::try_from(*key).ok()?,
+        asset: u16::try_from(*asset).ok()?,
+        exchange: u8::try_from(*exchange).ok()?,
+        transport: u8::try_from(*transport).ok()?,
+        status: u8::try_from(*status).ok()?,
+    };
+    Some(UsagePlace { second: *second, of })
+}
