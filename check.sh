@@ -95,9 +95,17 @@ install_hdrhistogram() {
     'python3 -m venv --clear "$0" && "$0/bin/pip" install --quiet --disable-pip-version-check hdrhistogram' "$folder"
 }
 
+# A reader of Parquet that is not ours, likewise.
+install_duckdb() {
+  local folder="${CARGO_TARGET_DIR:-target}/tools/duckdb"
+  "$folder/bin/python" -c 'import duckdb' 2>/dev/null && return 0
+  stage "install duckdb for Python" 300 sh -c \
+    'python3 -m venv --clear "$0" && "$0/bin/pip" install --quiet --disable-pip-version-check duckdb' "$folder"
+}
+
 install_packages
 check_toolchain
-[ "$mode" = quick ] || install_hdrhistogram
+[ "$mode" = quick ] || { install_hdrhistogram; install_duckdb; }
 
 stage "format" 60 cargo fmt --check
 # The stages take from the driver what these two say is not set or not used.

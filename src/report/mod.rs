@@ -26,6 +26,8 @@ mod reconcile;
 mod refusal;
 mod service;
 mod table;
+#[cfg(test)]
+mod tests;
 mod udp;
 
 pub use cursor::{Cursor, CursorError};

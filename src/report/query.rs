@@ -192,6 +192,7 @@ impl Query {
                 "from" => query.filter.from = instant("from", value, now)?,
                 "to" => ends = Some(instant("to", value, now)?),
                 "cursor" => cursor = Some(Cursor::parse(value).map_err(cursor_refused)?),
+                "key" => query.filter.key = Some(key_of(value, scope, names)?),
                 _ => query.take(name, value, names)?,
             }
         }
@@ -202,13 +203,20 @@ impl Query {
         }
         // The future has no records yet, and a fixed end lets paging end.
         query.filter.to = ends.map_or(now, |to: UnixNs| to.min(now));
-        query.scope(scope, names)?;
+        if let Scope::Key(own) = scope {
+            query.filter.key = Some(own);
+        }
+        if which == Which::Reconcile && scope != Scope::All {
+            return Err(Refusal::forbidden(
+                "reconcile looks at all keys; it needs an admin key (`beast keys add --admin`)",
+            ));
+        }
         if which == Which::UsageSummary && query.by.is_empty() {
             query.by.push(UsageGroup::Day);
         }
         query.fingerprint = query.fingerprint_of(parameters);
         if let Some(cursor) = cursor {
-            query.continue_at(cursor)?;
+            query.continue_at(cursor, now)?;
         }
         if query.filter.from > query.filter.to {
             return Err(Refusal::parameter("from is later than to; swap them".to_owned()));
@@ -219,7 +227,6 @@ impl Query {
     /// One of the parameters that stand for themselves.
     fn take(&mut self, name: &str, value: &str, names: &Names) -> Result<(), Refusal> {
         match name {
-            "key" => self.filter.key = Some(names.key_number(value)?),
             "asset" => self.filter.asset = Some(names.asset_number(value)?),
             "exchange" => self.filter.exchange = Some(names.exchange_number(value)?),
             "transport" => self.filter.transport = Some(names.transport(value)?),
@@ -240,26 +247,6 @@ impl Query {
         Ok(())
     }
 
-    /// Narrows the query to what the caller may see.
-    fn scope(&mut self, scope: Scope, names: &Names) -> Result<(), Refusal> {
-        let Scope::Key(own) = scope else { return Ok(()) };
-        if self.which == Which::Reconcile {
-            return Err(Refusal::forbidden(
-                "reconcile looks at all keys; it needs an admin key (`beast keys add --admin`)",
-            ));
-        }
-        match self.filter.key {
-            Some(other) if other != own => Err(Refusal::forbidden(&format!(
-                "this key may see only its own usage ({}); leave `key` out, or use an admin key",
-                names.key_text(own)
-            ))),
-            _ => {
-                self.filter.key = Some(own);
-                Ok(())
-            }
-        }
-    }
-
     /// A number that is the same for all pages of a query and different for other queries. Relative
     /// times count as they were written: `7d` stays the same while time goes on.
     fn fingerprint_of(&self, parameters: &[(String, String)]) -> u32 {
@@ -272,7 +259,7 @@ impl Query {
         checksum(format!("{said:?} {key}").as_bytes())
     }
 
-    fn continue_at(&mut self, cursor: Cursor) -> Result<(), Refusal> {
+    fn continue_at(&mut self, cursor: Cursor, now: UnixNs) -> Result<(), Refusal> {
         let places = match self.which {
             Which::Usage => 6,
             Which::Detail => 3,
@@ -289,7 +276,7 @@ impl Query {
             return Err(cursor_refused(CursorError::Damaged));
         }
         self.filter.from = cursor.from;
-        self.filter.to = cursor.to.min(self.filter.to.max(cursor.from));
+        self.filter.to = cursor.to.min(now);
         self.after = Some(cursor.place);
         Ok(())
     }
@@ -300,6 +287,19 @@ impl Query {
         let Filter { from, to, .. } = self.filter;
         Cursor { which: self.which, fingerprint: self.fingerprint, from, to, place }.text()
     }
+}
+
+/// The key that is meant. Who is no admin learns nothing of other keys, not even whether there are any
+/// that begin so.
+fn key_of(text: &str, scope: Scope, names: &Names) -> Result<u32, Refusal> {
+    let Scope::Key(own) = scope else { return names.key_number(text) };
+    let own_text = names.key_text(own);
+    if own_text.starts_with(text) && text.len() > "tb_".len() {
+        return Ok(own);
+    }
+    Err(Refusal::forbidden(&format!(
+        "this key may see only its own usage ({own_text}); leave `key` out, or use an admin key"
+    )))
 }
 
 fn cursor_refused(error: CursorError) -> Refusal {
