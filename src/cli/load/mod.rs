@@ -246,7 +246,7 @@ fn load(common: &CommonArgs, target: &str, asking: Asking) -> Outcome {
 fn tell(common: &CommonArgs, run: &RunResult, written: &[PathBuf]) -> Result<(), Failure> {
     if common.json {
         let text = to_json(run).map_err(|e| Failure::runtime(format!("no JSON: {e}"), "report this"))?;
-        return print(&format!("{text}\n"));
+        return print(&text);
     }
     print(&summary::text(run, written))
 }
