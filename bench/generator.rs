@@ -8,6 +8,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use beast::load::stats::Median;
 use beast::load::{Echo, Pace, UdpLoad, UdpLoadOptions};
 use beast::sys::mmsg::{ReceiveBatch, SendBatch};
 use beast::sys::net::connect_udp;
@@ -16,7 +17,6 @@ use common::child::Server;
 use common::floor::{self, Wait};
 use common::machine::Machine;
 use common::report::{Figure, Report};
-use common::stats::Median;
 use common::{Cpus, pinned};
 use serde::Serialize;
 

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use super::endurance;
 use super::error::LoadError;
+use super::kept::{self, schedule};
 use super::knee::{KneeBounds, KneeSearch};
-use super::latency::{LATENCY_NS_MAX, Latency};
+use super::latency::Latency;
+use super::ledger::ledger;
 use super::machine::Machine;
 use super::ramp;
 use super::result::{
-    Counts, Criterion, Generator, Interval, Knee, KneeStep, Ledger, Level, LoopKind, RESULT_VERSION, Ramp,
-    RunResult, Schedule, Server, Setup,
+    Criterion, Generator, Interval, Knee, KneeStep, Level, LoopKind, RESULT_VERSION, Ramp, RunResult, Server,
+    Setup,
 };
 use super::session::{Protocol, Session, SessionOptions, StepResult};
 use super::step::{Step, StepPace};
@@ -58,9 +60,6 @@ pub enum Mode {
 
 /// Share of the knee at which an endurance run goes.
 pub const ENDURANCE_SHARE: f64 = 0.8;
-
-/// Share of a schedule's requests that may be late or not leave at all.
-const LATE_SHARE_MAX: f64 = 0.01;
 
 /// The longest a level of a ramp may take.
 const LEVEL_MAX: Duration = Duration::from_secs(600);
@@ -393,7 +392,7 @@ impl Whole<'_> {
         if let Some(schedule) = &kept
             && !self.options.allow_late
         {
-            criteria.push(schedule_criterion(schedule));
+            criteria.push(kept::criterion(schedule));
         }
         if let Some(error) = &self.failed {
             criteria.push(Criterion {
@@ -524,125 +523,9 @@ fn found(knee: &Knee) -> Criterion {
     }
 }
 
-/// How an open loop kept its schedule.
-fn schedule(tally: &Tally, late_after: Duration) -> Schedule {
-    let late_after_ns = u64::try_from(late_after.as_nanos()).unwrap_or(u64::MAX).min(LATENCY_NS_MAX);
-    let late = tally.lag_ns.count_between(late_after_ns.saturating_add(1), LATENCY_NS_MAX);
-    // What was taken from the schedule has a lag; what was not never left.
-    let never = tally.scheduled.saturating_sub(tally.lag_ns.len());
-    let missed = late + never + tally.held_back + tally.send_failed;
-    Schedule {
-        scheduled: tally.scheduled,
-        sent: tally.sent,
-        late,
-        late_after_ns,
-        lag: Latency::of(&tally.lag_ns),
-        late_share_max: LATE_SHARE_MAX,
-        kept: missed as f64 <= tally.scheduled as f64 * LATE_SHARE_MAX,
-    }
-}
-
-fn schedule_criterion(schedule: &Schedule) -> Criterion {
-    let missing = schedule.scheduled.saturating_sub(schedule.sent);
-    Criterion {
-        name: "the generator kept its schedule".to_owned(),
-        needed: format!(
-            "at most {} % of {} requests more than {} ms late or not sent",
-            schedule.late_share_max * 100.0,
-            schedule.scheduled,
-            schedule.late_after_ns as f64 / 1e6
-        ),
-        found: format!(
-            "{} late, {missing} not sent, the latest by {:.3} ms",
-            schedule.late,
-            schedule.lag.max_ns as f64 / 1e6
-        ),
-        pass: schedule.kept,
-    }
-}
-
-/// Where every request ended, by our counts and what the server's side told before and after.
-fn ledger(counts: &Counts, before: &Reading, after: &Reading) -> Ledger {
-    let lost = u64::try_from(counts.lost).unwrap_or(0);
-    let dropped = after
-        .dropped
-        .zip(before.dropped)
-        .map(|((after, told_by), (before, _))| (after.saturating_sub(before), told_by));
-    let received = after.received.zip(before.received).map(|(after, before)| after.saturating_sub(before));
-    let port_closed = counts.port_closed.min(lost);
-    let dropped_by_server_kernel = dropped.map(|(count, _)| count);
-    let told = u128::from(port_closed)
-        + u128::from(counts.dropped)
-        + u128::from(dropped_by_server_kernel.unwrap_or(0));
-    let rest = u64::try_from(u128::from(lost).saturating_sub(told)).unwrap_or(0);
-    let excess = u64::try_from(told.saturating_sub(u128::from(lost))).unwrap_or(u64::MAX);
-    // What neither the server nor its kernel has seen was lost on the way out.
-    let on_the_way = received.map_or(rest, |received| {
-        let seen = received.saturating_add(dropped_by_server_kernel.unwrap_or(0)).saturating_add(port_closed);
-        counts.sent.saturating_sub(seen).min(rest)
-    });
-    Ledger {
-        sent: counts.sent,
-        answered: counts.answered,
-        refused: counts.refused_total(),
-        wrong: counts.wrong,
-        late: counts.late,
-        port_closed,
-        dropped_by_server_kernel,
-        unanswered_by_server: received.map(|_| rest - on_the_way),
-        dropped_by_our_kernel: counts.dropped,
-        lost_on_the_way: on_the_way,
-        excess,
-        told_by: received.map(|_| "metrics").or(dropped.map(|(_, told_by)| told_by)).map(str::to_owned),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn counts() -> Counts {
-        Counts { sent: 1_000, answered: 900, wrong: 5, late: 5, lost: 90, dropped: 10, ..Counts::default() }
-    }
-
-    #[test]
-    fn every_lost_request_gets_a_line() {
-        let read = |received: Option<u64>, dropped: Option<u64>| Reading {
-            received,
-            dropped: dropped.map(|count| (count, "metrics")),
-            ..Reading::default()
-        };
-        let nobody = ledger(&counts(), &Reading::default(), &Reading::default());
-        assert!(nobody.balances(), "{nobody:?}");
-        assert_eq!((nobody.lost_on_the_way, nobody.told_by.as_deref()), (80, None));
-
-        let told = ledger(&counts(), &read(Some(100), Some(7)), &read(Some(1_060), Some(37)));
-        assert!(told.balances(), "{told:?}");
-        assert_eq!(told.dropped_by_server_kernel, Some(30));
-        assert_eq!((told.lost_on_the_way, told.unanswered_by_server), (10, Some(40)));
-
-        let others = ledger(&counts(), &read(Some(0), Some(0)), &read(Some(5_000), Some(200)));
-        assert!(others.balances(), "{others:?}");
-        assert_eq!((others.excess, others.lost_on_the_way), (120, 0));
-    }
-
-    #[test]
-    fn a_schedule_is_kept_when_nearly_all_left_in_time() {
-        let mut tally = Tally::new();
-        tally.scheduled = 1_000;
-        tally.sent = 995;
-        for _ in 0..995 {
-            tally.record_lag(Duration::from_micros(10));
-        }
-        assert!(schedule(&tally, Duration::from_millis(10)).kept);
-        for _ in 0..5 {
-            tally.record_lag(Duration::from_millis(20));
-        }
-        assert_eq!(schedule(&tally, Duration::from_millis(10)).late, 5);
-        tally.held_back = 6;
-        let missed = schedule(&tally, Duration::from_millis(10));
-        assert!(!missed.kept && !schedule_criterion(&missed).pass);
-    }
 
     #[test]
     fn time_left_follows_from_time_or_from_requests() {
