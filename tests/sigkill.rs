@@ -14,11 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use beast::account::Token;
+use beast::backoffice::{Drain, DrainOptions};
 use beast::ledger::{Journal, JournalOptions, Record, RecordId, Transport};
+use beast::store::Store;
 use beast::wire::v2::{Key, Reply};
 use clients::{Http, Udp, get, v1_request, v2_request};
 use running::{Process, v4};
@@ -59,7 +62,9 @@ fn series(what: &str, args: &[&str], share: u64, veth: Option<&Veth>) {
     let (numbers, mut random) = (AtomicU64::new(1), Random(0x5eed_0000 + what.len() as u64));
     let mut runs = Vec::new();
     for _ in 0..kills {
-        let server = Process::start(&data, &[args, &["--shards", "2"]].concat());
+        // Small batches, so that many kills meet the drain between two of them or inside one.
+        let small = ["--shards", "2", "--set", "store.batch_ms=3"];
+        let server = Process::start(&data, &[args, &small].concat());
         let said = server.said.iter().find_map(|line| line.split_once(", start ")).unwrap();
         let epoch: u32 = said.1.parse().unwrap();
         let load_for = Duration::from_micros(random.below(LOAD_US_MAX));
@@ -241,6 +246,10 @@ fn check(data: &Path, runs: &[(u32, Seen)]) -> u64 {
         JournalOptions { folder: data.join("journal"), segment_bytes: 1 << 20, bytes_max: u64::MAX };
     let (journal, _, recovery) = Journal::open(options, u32::MAX, 0).unwrap();
     assert_eq!((recovery.damaged, recovery.missing, recovery.findings.as_slice()), (0, 0, &[][..]));
+    check_store(data, Arc::new(journal), runs.len());
+    let options =
+        JournalOptions { folder: data.join("journal"), segment_bytes: 1 << 20, bytes_max: u64::MAX };
+    let (journal, _, _) = Journal::open(options, u32::MAX, 0).unwrap();
     let mut booked: BTreeMap<u64, (RecordId, Record)> = BTreeMap::new();
     journal
         .for_each_from(
@@ -276,6 +285,38 @@ fn check(data: &Path, runs: &[(u32, Seen)]) -> u64 {
     }
     assert!(booked.is_empty(), "records of no run: {booked:?}");
     received
+}
+
+/// Compares the store, once it has the rest of the journal too, with the journal: months by key and
+/// status, seconds altogether, and the position in each chain. The drain was killed with the program.
+fn check_store(data: &Path, journal: Arc<Journal>, starts: usize) {
+    let store = Arc::new(Store::open(data).unwrap());
+    let mut drain =
+        Drain::new(Arc::clone(&journal), Arc::clone(&store), DrainOptions::default(), Arc::default());
+    let left = drain.drain_all().unwrap();
+    let mut used: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+    journal
+        .for_each_from(
+            |_| 0,
+            |_, record| *used.entry((record.key.into(), record.status.into())).or_default() += 1,
+        )
+        .unwrap();
+    let mut db = store.lend("test").unwrap();
+    let mut numbers = |sql: &str| -> Vec<[i64; 3]> {
+        let rows = db.query(sql, &[]).unwrap();
+        rows.iter().map(|row| [0, 1, 2].map(|column| row.int(column).unwrap())).collect()
+    };
+    let months = numbers(
+        "SELECT key_id, status, CAST(sum(requests) AS BIGINT) FROM usage_months GROUP BY 1, 2 ORDER BY 1, 2",
+    );
+    let wanted: Vec<_> = used.iter().map(|((key, status), requests)| [*key, *status, *requests]).collect();
+    assert_eq!(months, wanted);
+    let all: i64 = used.values().sum();
+    assert_eq!(numbers("SELECT sum(requests), 0, 0 FROM usage_seconds"), [[all, 0, 0]]);
+    assert_eq!(numbers("SELECT sum(next_sequence), sum(missing), 0 FROM drained_chains"), [[all, 0, 0]]);
+    let drained = all - i64::try_from(left).unwrap();
+    eprintln!("{drained} of {all} records were drained by the {starts} starts that were killed");
+    assert!(drained > 0, "no start lived long enough to drain");
 }
 
 /// The number a client gave its request.

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use beast::account::Token;
@@ -161,6 +161,8 @@ pub struct Process {
     pub token: Token,
     /// What it said before it was ready.
     pub said: Vec<String>,
+    /// What it says since.
+    says: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Process {
@@ -210,7 +212,7 @@ impl Process {
         }
         let text = std::fs::read_to_string(data.join("first-key")).unwrap();
         let token = Token::parse(text.trim_end().as_bytes()).unwrap();
-        Self { child, udp, http, health: health[0], token, said }
+        Self { child, udp, http, health: health[0], token, said, says: Mutex::new(told) }
     }
 
     /// What `/books` says of all shards together.
@@ -229,6 +231,18 @@ impl Process {
             refused: field("refused"),
             waiting: field("waiting"),
             kernel_dropped: field("kernel_dropped"),
+        }
+    }
+
+    /// The next line that it says since it was ready with a text in it.
+    pub fn line_with(&self, text: &str) -> String {
+        let mut said = Vec::new();
+        loop {
+            match self.says.lock().unwrap().recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => said.push(line),
+                Err(_) => panic!("no line with {text:?}: {said:#?}"),
+            }
         }
     }
 
