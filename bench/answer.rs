@@ -1,5 +1,7 @@
 //! What does an answer cost without the kernel? Calls the answer function on requests in memory:
-//! parse, key, tag, board, record, answer; no socket, no feed.
+//! parse, key, tag, limit, board, record, answer; no socket, no feed. The same for a key that is held
+//! to 100,000 requests a second and asks just as often, as one of eight shards that share its
+//! allowance; and for one that is over its rate and refused.
 
 mod common;
 
@@ -7,15 +9,17 @@ use std::hint::black_box;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use beast::account::Token;
+use beast::account::{Allowances, Tier, Token};
 use beast::http::head::{self, Head};
+use beast::ledger::Segment;
 use beast::limits::UDP_PAYLOAD_MAX;
 use beast::load::stats::Median;
 use beast::load::{Requests, Verdict as Judged};
-use beast::shard::{Answerer, Attempt, HttpVerdict, Verdict};
-use beast::time::{Clock, Now, RealClock};
+use beast::shard::{Answerer, Attempt, Counter, HttpVerdict, Verdict};
+use beast::time::{Clock, MonoNs, Now, RealClock};
 use clap::Parser;
 use common::machine::Machine;
 use common::report::{Figure, Report};
@@ -44,6 +48,7 @@ struct Args {
 #[derive(Debug, Serialize)]
 struct Round {
     protocol: &'static str,
+    key: &'static str,
     ns_per_answer: f64,
 }
 
@@ -78,27 +83,94 @@ fn measure(args: &Args, machine: Machine) -> io::Result<bool> {
     check(&mut answerer, &v1_requests, &mut v1, now)?;
     check(&mut answerer, &v2_requests, &mut v2, now)?;
 
+    let mut subjects = Vec::new();
+    for key in KEYS {
+        subjects.push((key, subject(key, &token, now)?));
+    }
     let mut all = Vec::new();
     for round in 0..=rounds {
         // Taken in turn, so that whatever changes on the machine meets all alike.
-        let these = [
-            ("v2", udp_round(&mut answerer, &v2_requests, answers, now)?),
-            ("v1", udp_round(&mut answerer, &v1_requests, answers, now)?),
-            ("http", http_round(&mut answerer, &http_requests, answers, now)?),
-        ];
-        // The first round only warms up.
-        if round > 0 {
-            all.extend(these.map(|(protocol, ns_per_answer)| Round { protocol, ns_per_answer }));
+        for (key, subject) in &mut subjects {
+            let these = [
+                ("v2", subject.udp_round(&v2_requests, answers)?),
+                ("v1", subject.udp_round(&v1_requests, answers)?),
+                ("http", subject.http_round(&http_requests, answers)?),
+            ];
+            subject.check_refusals(*key)?;
+            // The first round only warms up.
+            if round > 0 {
+                all.extend(these.map(|(protocol, ns_per_answer)| Round {
+                    protocol,
+                    key: key.name(),
+                    ns_per_answer,
+                }));
+            }
         }
     }
-    let figure = |protocol, target_max| {
-        let of = all.iter().filter(|r| r.protocol == protocol).map(|r| r.ns_per_answer).collect();
-        Median::of(of).map(|m| Figure::new(format!("answer function, {protocol}"), m, "ns", target_max))
+    let median = |protocol: &str, key: AskedAs| {
+        let these = all.iter().filter(|r| r.protocol == protocol && r.key == key.name());
+        Median::of(these.map(|r| r.ns_per_answer).collect())
     };
-    let bound = |most: f64| (!args.quick).then_some(most);
-    let figures = [figure("v2", bound(120.0)), figure("v1", bound(150.0)), figure("http", None)];
-    let figures = figures.into_iter().flatten().collect();
+    let mut figures = Vec::new();
+    for (protocol, most) in [("v2", Some(120.0)), ("v1", Some(150.0)), ("http", None)] {
+        let answered = median(protocol, AskedAs::Unlimited).map(|median| median.value);
+        for key in KEYS {
+            // A refusal must cost less than an answer.
+            let bound = if key == AskedAs::Refused { answered } else { most };
+            let named = format!("answer function, {protocol}, {}", key.name());
+            let figure =
+                median(protocol, key).map(|m| Figure::new(named, m, "ns", bound.filter(|_| !args.quick)));
+            figures.extend(figure);
+        }
+    }
     Ok(Report::new("answer", machine, all, figures).print(args.json))
+}
+
+/// What is asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AskedAs {
+    /// A key that is counted and never refused.
+    Unlimited,
+    /// A key that keeps to its limits.
+    Limited,
+    /// A key that is over its rate.
+    Refused,
+}
+
+const KEYS: [AskedAs; 3] = [AskedAs::Unlimited, AskedAs::Limited, AskedAs::Refused];
+
+impl AskedAs {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unlimited => "unlimited key",
+            Self::Limited => "limited key",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Who answers, and a clock that moves on with each request.
+struct Subject {
+    answerer: Answerer,
+    now: Now,
+    step_ns: u64,
+}
+
+/// Shards among which the limited key's allowance is shared: the more, the shorter its leases.
+const SHARDS: usize = 8;
+
+fn subject(key: AskedAs, token: &Token, now: Now) -> io::Result<Subject> {
+    let (qps, burst, monthly) = match key {
+        AskedAs::Unlimited | AskedAs::Limited => (100_000, 100_000, Some(1 << 40)),
+        AskedAs::Refused => (1, 1, None),
+    };
+    let unlimited = key == AskedAs::Unlimited;
+    let tier = Tier { name: "bench".into(), unlimited, qps, burst, monthly };
+    let mut answerer = fixture::answerer_of(tier, Segment::new(1, 0), token)?;
+    answerer.share_limits(Arc::new(Allowances::new(1)), SHARDS);
+    // As fast as the limited key may ask.
+    let step_ns = if key == AskedAs::Limited { 10_000 } else { 0 };
+    Ok(Subject { answerer, now, step_ns })
 }
 
 fn requests(load: &mut impl Requests, now: Now) -> Vec<Vec<u8>> {
@@ -142,32 +214,53 @@ fn check(
     Ok(())
 }
 
-fn udp_round(answerer: &mut Answerer, requests: &[Vec<u8>], answers: usize, now: Now) -> io::Result<f64> {
-    let mut room = [0; UDP_PAYLOAD_MAX];
-    let mut sent = 0_usize;
-    let start = thread_time()?;
-    for request in requests.iter().cycle().take(answers) {
-        let request = black_box(&request[..]);
-        let verdict = answerer.datagram(now, PEER, request, false, &mut room, Attempt::First);
-        sent += usize::from(matches!(verdict, Verdict::Send(_)));
-        black_box(&mut room);
+impl Subject {
+    fn step(&mut self) -> Now {
+        self.now.mono = MonoNs(self.now.mono.0 + self.step_ns);
+        self.now
     }
-    finish(start, sent, answers)
-}
 
-fn http_round(answerer: &mut Answerer, requests: &[Vec<u8>], answers: usize, now: Now) -> io::Result<f64> {
-    let mut out = Vec::with_capacity(4_096);
-    let mut sent = 0_usize;
-    let start = thread_time()?;
-    for request in requests.iter().cycle().take(answers) {
-        out.clear();
-        if let Head::Complete { request, .. } = head::parse(black_box(request)) {
-            let verdict = answerer.http(now, &request, &mut out, Attempt::First);
-            sent += usize::from(verdict == HttpVerdict::Done && out.starts_with(b"HTTP/1.1 200"));
+    fn udp_round(&mut self, requests: &[Vec<u8>], answers: usize) -> io::Result<f64> {
+        let mut room = [0; UDP_PAYLOAD_MAX];
+        let mut sent = 0_usize;
+        let start = thread_time()?;
+        for request in requests.iter().cycle().take(answers) {
+            let now = self.step();
+            let request = black_box(&request[..]);
+            let verdict = self.answerer.datagram(now, PEER, request, false, &mut room, Attempt::First);
+            sent += usize::from(matches!(verdict, Verdict::Send(_)));
+            black_box(&mut room);
         }
-        black_box(&mut out);
+        finish(start, sent, answers)
     }
-    finish(start, sent, answers)
+
+    fn http_round(&mut self, requests: &[Vec<u8>], answers: usize) -> io::Result<f64> {
+        let mut out = Vec::with_capacity(4_096);
+        let mut sent = 0_usize;
+        let start = thread_time()?;
+        for request in requests.iter().cycle().take(answers) {
+            let now = self.step();
+            out.clear();
+            if let Head::Complete { request, .. } = head::parse(black_box(request)) {
+                let verdict = self.answerer.http(now, &request, &mut out, Attempt::First);
+                sent += usize::from(verdict == HttpVerdict::Done && out.starts_with(b"HTTP/1.1 "));
+            }
+            black_box(&mut out);
+        }
+        finish(start, sent, answers)
+    }
+
+    /// Whether all were refused that should be, and nobody else; the very first request is not.
+    fn check_refusals(&self, key: AskedAs) -> io::Result<()> {
+        let count = |counter| self.answerer.counters.value(counter);
+        let answered = count(Counter::UdpAnswered) + count(Counter::HttpAnswered);
+        let refused = count(Counter::UdpRateLimited) + count(Counter::HttpRateLimited);
+        let right = if key == AskedAs::Refused { answered <= 1 } else { refused == 0 };
+        if right {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{}: {answered} answered, {refused} over the rate", key.name())))
+    }
 }
 
 fn finish(start: Duration, sent: usize, answers: usize) -> io::Result<f64> {

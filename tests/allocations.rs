@@ -1,5 +1,6 @@
 //! Answering allocates nothing: every allocation of the live shard thread is counted while requests of
-//! each protocol are answered, on both engines. What parking costs is shown apart.
+//! each protocol are answered or, beyond the rate of a limited key, refused, on both engines. What
+//! parking costs is shown apart.
 
 #[path = "support/clients.rs"]
 mod clients;
@@ -9,9 +10,11 @@ mod running;
 use std::cell::RefCell;
 use std::time::Duration;
 
+use beast::account::{Tier, Token};
 use beast::config::{Config, IoChoice};
 use beast::exchange_sim::Exchange;
 use beast::shard::Counter;
+use beast::store::{NewKey, Store};
 use beast::sys::counting_alloc::CountingAllocator;
 use clients::{Http, Udp, get, v1_request, v2_request};
 use running::{Running, config, wait_until};
@@ -37,21 +40,26 @@ fn no_answer_allocates_on_its_shard() {
     for io in [IoChoice::Uring, IoChoice::Portable] {
         let running = Running::start(Config { spin_us: 1_000_000, ..config(io, 1) });
         assert!(ALLOCATIONS.counted().0 > 0, "{io:?}: the shard's thread is not counted");
+        let limited = limited_key(&running);
         quiet_feeds(&running);
         let udp: Vec<Udp> = (0..CLIENTS).map(|_| Udp::to(running.udp())).collect();
         let http: RefCell<Vec<Http>> = RefCell::new((0..CLIENTS).map(|_| Http::to(running.http())).collect());
         for requests in [WARM_UP, REQUESTS] {
             let measured = requests == REQUESTS;
-            check(&running, "v1", measured, || {
-                ask(&udp, requests, |asset, n| {
-                    v1_request(&running.token, asset, &n.to_string()).into_bytes()
+            for (key, token) in [("unlimited", &running.token), ("limited", &limited)] {
+                check(&running, &format!("v1, {key}"), measured, || {
+                    ask(&udp, requests, |asset, n| v1_request(token, asset, &n.to_string()).into_bytes());
                 });
-            });
-            check(&running, "v2", measured, || {
-                ask(&udp, requests, |asset, n| v2_request(&running.token, asset, n as u64));
-            });
-            check(&running, "HTTP", measured, || ask_http(&running, &mut http.borrow_mut(), requests));
+                check(&running, &format!("v2, {key}"), measured, || {
+                    ask(&udp, requests, |asset, n| v2_request(token, asset, n as u64));
+                });
+                check(&running, &format!("HTTP, {key}"), measured, || {
+                    ask_http(token, &mut http.borrow_mut(), requests);
+                });
+            }
         }
+        let refused = [Counter::UdpRateLimited, Counter::HttpRateLimited].map(|c| running.count(c));
+        assert!(refused.iter().all(|refused| *refused > 100), "{io:?}: {refused:?} refusals show nothing");
         drop(http);
         running.leave();
 
@@ -71,6 +79,25 @@ fn no_answer_allocates_on_its_shard() {
         eprintln!("{io:?}: {} allocations in about {} parks and 200 answers between them", cost.0, cost.1);
         running.leave();
     }
+}
+
+/// A key whose rate is soon used up, and whose month is not.
+fn limited_key(running: &Running) -> Token {
+    let store = Store::open(&running.data.path().join("data")).unwrap();
+    let (name, monthly) = ("limited".to_owned(), Some(1_000_000));
+    store.put_tier(&Tier { name: name.clone(), unlimited: false, qps: 500, burst: 2_000, monthly }).unwrap();
+    let new = NewKey {
+        account: "limits".to_owned(),
+        tier: name,
+        networks: Vec::new(),
+        note: String::new(),
+        admin: false,
+        expires: None,
+    };
+    let token = store.add_key(&new).unwrap();
+    let mut http = Http::to(running.http());
+    wait_until("the key is known", || http.get("/price?asset=BTC", &token).status == 200);
+    token
 }
 
 /// The feeds fall silent, for less time than their prices stay fresh, so that answers alone are
@@ -149,8 +176,8 @@ fn ask(clients: &[Udp], requests: usize, request: impl Fn(&str, usize) -> Vec<u8
     }
 }
 
-fn ask_http(running: &Running, clients: &mut [Http], requests: usize) {
-    let request = |n: usize| get(&format!("/price?asset={}", ASSETS[n % ASSETS.len()]), &running.token);
+fn ask_http(token: &Token, clients: &mut [Http], requests: usize) {
+    let request = |n: usize| get(&format!("/price?asset={}", ASSETS[n % ASSETS.len()]), token);
     let requests_at_once: String = (0..WINDOW).map(request).collect();
     for _ in 0..requests / CLIENTS / WINDOW + 1 {
         for client in &mut *clients {
@@ -158,7 +185,9 @@ fn ask_http(running: &Running, clients: &mut [Http], requests: usize) {
         }
         for client in &mut *clients {
             for n in 0..WINDOW {
-                assert_eq!(client.read().status, if ASSETS[n % ASSETS.len()] == "NOPE" { 404 } else { 200 });
+                let status = client.read().status;
+                let wanted = if ASSETS[n % ASSETS.len()] == "NOPE" { 404 } else { 200 };
+                assert!(status == wanted || status == 429, "{status}, not {wanted}");
             }
         }
     }

@@ -54,6 +54,15 @@ pub fn answerer(token: &Token) -> io::Result<Answerer> {
 /// # Errors
 /// As [`answerer`].
 pub fn answerer_on(segment: Segment, token: &Token) -> io::Result<Answerer> {
+    let tier = AccountTier { name: "partner".into(), unlimited: true, qps: 0, burst: 0, monthly: None };
+    answerer_of(tier, segment, token)
+}
+
+/// As [`answerer_on`], with a key of that tier.
+///
+/// # Errors
+/// As [`answerer`].
+pub fn answerer_of(tier: AccountTier, segment: Segment, token: &Token) -> io::Result<Answerer> {
     let key = Key {
         number: 1,
         account: 1,
@@ -61,7 +70,7 @@ pub fn answerer_on(segment: Segment, token: &Token) -> io::Result<Answerer> {
         secret_hash: token.secret_hash(),
         v2_request: token.v2_request_key(),
         v2_answer: token.v2_answer_key(),
-        tier: AccountTier { name: "partner".into(), unlimited: true, qps: 0, burst: 0, monthly: None },
+        tier,
         networks: vec![],
         admin: false,
         expires: UnixNs::NEVER,

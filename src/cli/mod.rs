@@ -59,7 +59,7 @@ enum Command {
     /// Show and export what was used
     Report(report::ReportArgs),
 
-    /// Make, list and revoke API keys
+    /// Make, list, change and revoke API keys
     Keys(keys::KeysArgs),
 
     /// Ask a running server how it is
