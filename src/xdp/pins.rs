@@ -2,15 +2,16 @@
 //! its interface. They are pinned in the BPF file system:
 //!
 //! ```text
-//!   /sys/fs/bpf/beast-DEVICE-INODE/EPOCH/  lanes  records  [link]
-//!                    └─ of the data folder    └─ one folder a start
+//!   /sys/fs/bpf/beast-NUMBER/EPOCH/  lanes  records  [link]
+//!                    │            └─ one folder a start
+//!                    └─ as DATA/kernel-pins says
 //! ```
 //!
 //! A start finds what earlier ones have left, takes it into the books and removes it.
 
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ use crate::sys::mmap::SharedWords;
 
 /// Where the BPF file system is by convention.
 const BPF_FS: &str = "/sys/fs/bpf";
+
+/// The file in the data folder that names its place there, and how each name begins.
+const NAME_FILE: &str = "kernel-pins";
+const PREFIX: &str = "beast-";
 
 /// The name of a link that stays.
 pub(super) const LINK: &str = "link";
@@ -61,7 +66,9 @@ impl Pins {
                 )
             })?;
         }
-        let folder = Self::folder(data)?;
+        let Some(folder) = Self::folder(data, true)? else {
+            return Err(XdpError::new("the place for records has no name", "report this"));
+        };
         match fs::create_dir(&folder) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Self::refused(&folder, &e)),
             _ => Ok(Self { folder }),
@@ -73,16 +80,36 @@ impl Pins {
     /// # Errors
     /// The data folder cannot be looked at.
     pub fn existing(data: &Path) -> Result<Option<Self>, XdpError> {
-        let folder = Self::folder(data)?;
-        // Without the right to look there, this process has never written there.
-        Ok(folder.is_dir().then_some(Self { folder }))
+        let folder = Self::folder(data, false)?;
+        Ok(folder.filter(|folder| folder.is_dir()).map(|folder| Self { folder }))
     }
 
-    fn folder(data: &Path) -> Result<PathBuf, XdpError> {
-        let metadata = fs::metadata(data).map_err(|e| {
-            XdpError::new(format!("{} cannot be looked at: {e}", data.display()), "check its mode")
-        })?;
-        Ok(Path::new(BPF_FS).join(format!("beast-{:x}-{:x}", metadata.dev(), metadata.ino())))
+    /// The folder named by a file in the data folder: a number of chance, so that another data folder
+    /// in the same place never takes in what is not its own. `None` when there is none and none is to be
+    /// made.
+    fn folder(data: &Path, make: bool) -> Result<Option<PathBuf>, XdpError> {
+        let file = data.join(NAME_FILE);
+        let failed = |e: &io::Error| {
+            XdpError::new(format!("{} cannot be used: {e}", file.display()), "check its mode and owner")
+        };
+        let name = match fs::read_to_string(&file) {
+            Ok(name) => name,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !make => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let name = format!("{PREFIX}{:016x}", RandomState::new().hash_one(std::process::id()));
+                fs::write(&file, &name).map_err(|e| failed(&e))?;
+                name
+            }
+            Err(e) => return Err(failed(&e)),
+        };
+        let digits = name.trim().strip_prefix(PREFIX).unwrap_or_default();
+        if digits.len() != 16 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(XdpError::new(
+                format!("{} names no folder of the BPF file system", file.display()),
+                "remove it; answers of the kernel that were not taken in are lost then",
+            ));
+        }
+        Ok(Some(Path::new(BPF_FS).join(name.trim())))
     }
 
     fn refused(path: &Path, error: &io::Error) -> XdpError {
@@ -195,4 +222,22 @@ pub(super) fn map_lanes(
 
 fn is_bpf_fs(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_has_its_own_place_and_keeps_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let named = |make| Pins::folder(folder.path(), make);
+        assert_eq!(named(false), Ok(None));
+        let place = named(true).unwrap();
+        assert_eq!((named(false).unwrap(), named(true).unwrap()), (place.clone(), place.clone()));
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(Pins::folder(other.path(), true).unwrap(), place);
+        fs::write(folder.path().join(NAME_FILE), "beast-../../etc/passwd").unwrap();
+        assert!(named(true).unwrap_err().to_string().contains("names no folder"));
+    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use aya::maps::{HashMap as BpfHashMap, Map, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLinkId;
-use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
 use super::error::XdpError;
@@ -155,6 +155,15 @@ impl Program {
         Ok(Self { ebpf, folder, link: None, name, settings, prices, keys, tokens, lanes })
     }
 
+    /// Another map of the object, of so many words; for benches.
+    ///
+    /// # Errors
+    /// There is none of that name and length.
+    #[doc(hidden)]
+    pub fn map(&mut self, name: &str, words: usize) -> Result<SharedWords, XdpError> {
+        mapped(&mut self.ebpf, name, words)
+    }
+
     /// Puts the program on an interface. With `stays` it goes on answering when the process has gone,
     /// until the prices are no longer fresh, and needs pins.
     ///
@@ -216,9 +225,32 @@ impl Program {
     /// # Errors
     /// The kernel's.
     pub fn test_run(&self, frame: &[u8], out: &mut [u8], repeat: u32) -> Result<TestRun, XdpError> {
-        let xdp = self.ebpf.program(self.name).and_then(|program| <&Xdp>::try_from(program).ok());
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(out), repeat, ..TestRunOptions::default() };
+        self.run(options)
+    }
+
+    /// Runs the program on `count` frames that really come from interface `from` and really leave, for
+    /// benches.
+    ///
+    /// # Errors
+    /// The kernel's.
+    #[doc(hidden)]
+    pub fn live_run(&self, frame: &[u8], from: u32, count: u32) -> Result<(), XdpError> {
+        let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        let context: Vec<u8> = [0, len, 0, from, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(64),
+            ..TestRunOptions::default()
+        };
+        self.run(options).map(|_| ())
+    }
+
+    fn run(&self, options: TestRunOptions<'_>) -> Result<TestRun, XdpError> {
+        let xdp = self.ebpf.program(self.name).and_then(|program| <&Xdp>::try_from(program).ok());
         let result = xdp.ok_or_else(missing)?.test_run(options);
         let result = result.map_err(|e| XdpError::of("the program cannot be run", &e))?;
         Ok(TestRun {

@@ -13,6 +13,9 @@ pub const SERVER_IF: &str = "srv0";
 /// The client's end.
 pub const CLIENT_IF: &str = "cli0";
 
+/// Passes everything up.
+const PASS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/pass.bpf.o");
+
 /// The namespaces are there as long as this is. Needs root; without it the tests fail.
 pub struct Veth {
     server: String,
@@ -43,8 +46,7 @@ impl Veth {
             ip(&["-n", namespace, "address", "add", v6, "dev", interface, "nodad"]);
             ip(&["-n", namespace, "link", "set", interface, "up"]);
         }
-        let pass = concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/pass.bpf.o");
-        ip(&["-n", client, "link", "set", "dev", CLIENT_IF, "xdpdrv", "obj", pass, "sec", "xdp"]);
+        ip(&["-n", client, "link", "set", "dev", CLIENT_IF, "xdpdrv", "obj", PASS, "sec", "xdp"]);
         veth
     }
 
@@ -74,6 +76,37 @@ impl Veth {
             feature,
             state,
         ]));
+    }
+}
+
+/// What only benches need.
+impl Veth {
+    /// Gives the server's end the program that passes everything up, so that its driver receives.
+    pub fn server_passes(&self) {
+        ip(&["-n", &self.server, "link", "set", "dev", SERVER_IF, "xdpdrv", "obj", PASS, "sec", "xdp"]);
+    }
+
+    /// Takes the program off the client's end.
+    pub fn client_empty(&self) {
+        ip(&["-n", &self.client, "link", "set", "dev", CLIENT_IF, "xdpdrv", "off"]);
+    }
+
+    /// Has both ends receive in threads of their own.
+    pub fn thread_napi(&self) {
+        for (namespace, interface) in [(&self.server, SERVER_IF), (&self.client, CLIENT_IF)] {
+            let switch = format!("echo 1 > /sys/class/net/{interface}/threaded");
+            run(Command::new("ip").args(["netns", "exec", namespace, "sh", "-c", &switch]));
+        }
+    }
+
+    /// The server's hardware address.
+    pub fn server_hardware(&self) -> [u8; 6] {
+        let path = format!("cat /sys/class/net/{SERVER_IF}/address");
+        let output =
+            Command::new("ip").args(["netns", "exec", &self.server, "sh", "-c", &path]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());
+        std::array::from_fn(|_| bytes.next().unwrap())
     }
 }
 
