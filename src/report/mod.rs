@@ -36,7 +36,7 @@ pub use exports::KeepExports;
 pub use format::Format;
 pub use http::router;
 pub use names::Names;
-pub use pages::{Page, usage_columns};
+pub use pages::Page;
 pub use query::{Filter, LIMIT_DEFAULT, LIMIT_MAX, Query, Scope, Which, group_name};
 pub use reconcile::OwnShard;
 pub use refusal::Refusal;

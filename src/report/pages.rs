@@ -56,12 +56,6 @@ const USAGE: [Column; 11] = [
     column("latency_max_ns", Kind::Number),
 ];
 
-/// Columns of a usage report, for those who write one row after the other.
-#[must_use]
-pub fn usage_columns() -> &'static [Column] {
-    &USAGE
-}
-
 pub(super) fn store_refused(error: StoreError) -> Refusal {
     Refusal::unavailable(format!("{}; {}", error.what(), error.cure()))
 }
