@@ -88,7 +88,7 @@ pub fn export(
 
 enum Sink<W: Write + Send> {
     Csv(W),
-    Parquet { writer: SerializedFileWriter<W>, held: Vec<Vec<Cell>> },
+    Parquet { writer: Box<SerializedFileWriter<W>>, held: Vec<Vec<Cell>> },
 }
 
 impl<W: Write + Send> Sink<W> {
@@ -105,7 +105,7 @@ impl<W: Write + Send> Sink<W> {
                     .build();
                 let writer =
                     SerializedFileWriter::new(out, Arc::new(schema(columns)?), Arc::new(properties))?;
-                Ok(Self::Parquet { writer, held: Vec::new() })
+                Ok(Self::Parquet { writer: Box::new(writer), held: Vec::new() })
             }
         }
     }

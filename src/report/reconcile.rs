@@ -194,9 +194,8 @@ fn look(journal: &Path, days: &std::ops::Range<u64>, stored: &StoreBooks) -> Res
     for segment in view.segments() {
         let position = stored.positions.iter().find(|(chain, _)| *chain == segment.chain);
         let position = position.map_or(0, |(_, next)| *next);
-        if !found.whole_from.contains_key(&segment.chain) {
-            found.whole_from.insert(segment.chain, whole_from(segment.first, segment.index.as_ref()));
-        }
+        let whole = || whole_from(segment.first, segment.index.as_ref());
+        found.whole_from.entry(segment.chain).or_insert_with(whole);
         if !may_hold(segment, &filter) {
             found.ends.insert(segment.chain, segment.end);
             continue;
