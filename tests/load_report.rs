@@ -151,6 +151,42 @@ fn the_page_opens_in_a_browser_and_its_figures_are_those_of_the_json() {
     }
 }
 
+/// A path that the JSON does not have would show as a dash.
+#[test]
+fn a_run_of_which_everything_is_known_shows_no_dash() {
+    for run in [example_run::open("open", 27.0, 1), example_run::endurance()] {
+        let page = report::page(&[run]).unwrap();
+        assert!(!page.contains("class=\"none\""), "{:?}", page.split("class=\"none\"").next());
+    }
+}
+
+#[test]
+fn compare_takes_reports_or_their_folders_and_says_what_is_none() {
+    let folder = folder("compare");
+    for (name, run) in [("a", example_run::open("a", 27.0, 1)), ("b", example_run::open("b", 33.0, 2))] {
+        ReportFolder::prepare(&folder.join(name)).unwrap().write(&run).unwrap();
+    }
+    let compare = |reports: &[&str], out: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_beast"));
+        command.current_dir(&folder).args(["load", "compare"]).args(reports).args(["--out", out]);
+        command.output().unwrap()
+    };
+    let output = compare(&["a", "b/report.json"], "page.html");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let page = std::fs::read_to_string(folder.join("page.html")).unwrap();
+    assert!(page.contains("2 runs compared"));
+    for (reports, out, found) in [
+        (vec!["a", "absent"], "x.html", "absent is no report"),
+        (vec!["a/latency.hgrm"], "x.html", "not JSON"),
+        (vec!["a"; 7], "x.html", "at most 6"),
+        (vec!["a"], "absent/x.html", "cannot be written"),
+    ] {
+        let output = compare(&reports, out);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(found) && said.contains("what to do:"), "{said}");
+    }
+}
+
 #[test]
 fn a_comparison_shows_the_figures_of_every_run() {
     let runs = [
