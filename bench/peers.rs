@@ -142,7 +142,7 @@ fn round(
                 "k".repeat(49)
             )
             .into(),
-            expect: Expect::price_of("BTC"),
+            expect: Expect::Start(body.into()),
         };
         let run = run_http("nginx", &nginx.server, cpus, (args.connections, load.seconds), &exchange)?;
         rows.push(Row {
