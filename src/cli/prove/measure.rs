@@ -59,7 +59,7 @@ pub(super) fn all(args: &ProveArgs, cpus: Cpus, stop: &Stop, verdict: &mut Verdi
             continue;
         }
         say(&format!("{}: start", io.name()));
-        let subject = match (io, Subject::start(io, 0, cpus.server)) {
+        let mut subject = match (io, Subject::start(io, 0, cpus.server)) {
             (_, Ok(subject)) => subject,
             (Io::Xdp, Err(e)) => {
                 verdict.notes.push(format!("XDP is left out, it does not work here: {}", reason(&e)));
@@ -68,6 +68,16 @@ pub(super) fn all(args: &ProveArgs, cpus: Cpus, stop: &Stop, verdict: &mut Verdi
             (Io::Uring | Io::Portable, Err(e)) => return Err(e),
         };
         if io == Io::Xdp {
+            let mut v2 = subject.v2();
+            lengths(&mut subject.server, &mut v2)?;
+            if subject.answered_in_kernel()? == 0 {
+                verdict.notes.push(
+                    "XDP is left out: attached to the loopback interface it answered none of the requests of a trial, \
+                     the sockets did. It is for interfaces that datagrams come in by."
+                        .to_owned(),
+                );
+                continue;
+            }
             verdict.notes.push(
                 "XDP answers before there is a socket: on the loopback interface that happens on the generator's \
                  processor and its time, so there is no processor time of the server's to compare."

@@ -101,6 +101,17 @@ impl Subject {
         }
     }
 
+    /// Answers that its XDP program gave, once its counters have caught up.
+    pub(super) fn answered_in_kernel(&self) -> io::Result<u64> {
+        std::thread::sleep(Duration::from_millis(200));
+        let (_, text) = ask(self.health, "/metrics")?;
+        let of_xdp = |line: &&str| {
+            line.starts_with("beast_request_answered_total{") && line.contains("transport=\"xdp\"")
+        };
+        let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<u64>().ok());
+        Ok(text.lines().filter(of_xdp).filter_map(value).sum())
+    }
+
     /// Its books, once its counters have caught up with the last answer.
     pub(super) fn books(&self) -> io::Result<Told> {
         std::thread::sleep(Duration::from_millis(200));
