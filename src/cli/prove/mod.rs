@@ -4,6 +4,7 @@
 mod measure;
 mod subject;
 mod text;
+mod wire;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -51,7 +52,7 @@ enum Io {
     Uring,
     /// epoll, recvmmsg, sendmmsg
     Portable,
-    /// v2 answered in the kernel, on the loopback interface; needs root
+    /// v2 answered in the kernel, over a veth pair; needs root
     Xdp,
 }
 
@@ -60,16 +61,16 @@ impl Io {
         match self {
             Self::Uring => "uring",
             Self::Portable => "portable",
-            Self::Xdp => "XDP on lo",
+            Self::Xdp => "XDP",
         }
     }
 
-    /// What `beast serve` is told.
-    fn serve_args(self) -> &'static [&'static str] {
+    /// What `--io` of `beast serve` is told.
+    fn io(self) -> &'static str {
         match self {
-            Self::Uring => &["--io", "uring"],
-            Self::Portable => &["--io", "portable"],
-            Self::Xdp => &["--io", "auto", "--xdp", "lo:generic"],
+            Self::Uring => "uring",
+            Self::Portable => "portable",
+            Self::Xdp => "auto",
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +18,7 @@ use beast::wire::v2::Key;
 use serde_json::Value;
 
 use super::Io;
+use super::wire::Wire;
 
 /// What is asked for, in turn.
 const ASSETS: [&str; 8] = ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "AVAX", "LINK"];
@@ -44,22 +45,26 @@ pub(super) struct Told {
 }
 
 impl Subject {
-    /// Starts it on one processor and waits until it is ready.
-    pub(super) fn start(io: Io, spin_us: u64, cpu: Option<usize>) -> io::Result<Self> {
+    /// Starts it on one processor and waits until it is ready. With a wire it answers in the kernel, at
+    /// the near end.
+    pub(super) fn start(io: Io, spin_us: u64, cpu: Option<usize>, wire: Option<&Wire>) -> io::Result<Self> {
         let folder = Folder::new()?;
         let (data, log) = (folder.0.join("data"), folder.0.join("log"));
         let (udp, http, health) = (free_port()?, free_port()?, free_port()?);
+        let listen = wire.map_or(IpAddr::from([127, 0, 0, 1]), |_| Wire::near());
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["serve", "--sim", "--shards", "1", "--listen", "127.0.0.1"])
-            .args(io.serve_args())
+            .args(["serve", "--sim", "--shards", "1", "--io", io.io(), "--listen", &listen.to_string()])
             .args(["--spin-us", &spin_us.to_string()])
             .args(["--udp-port", &udp.to_string(), "--http-port", &http.to_string()])
             .args(["--health-port", &health.to_string(), "--set", "report_health_port=0"])
             .arg("--data")
             .arg(&data)
             .stderr(fs::File::create(&log)?);
-        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        if let Some(wire) = wire {
+            command.args(["--xdp", &format!("{}:generic", wire.interface)]);
+        }
+        let at = |port| SocketAddr::from((listen, port));
         let started = Instant::now();
         let mut server = Server::command(&mut command, cpu, at(udp), Some(at(http)))?;
         let said = |e: io::Error| {
