@@ -30,14 +30,14 @@ impl Median {
     }
 }
 
-/// How many values may be cut from each end: the most with P(Binomial(count, ½) ≤ cut − 1) ≤ 2.5 %.
+/// How many values may be cut from each end: the most with P(Binomial(count, ½) ≤ cut) ≤ 2.5 %.
 fn cut(count: usize) -> usize {
     let mut chance = 0.5_f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
     let mut below = 0.0;
     for k in 0..count / 2 {
         below += chance;
         if below > 0.025 {
-            return k;
+            return k.saturating_sub(1);
         }
         chance *= (count - k) as f64 / (k + 1) as f64;
     }
