@@ -18,6 +18,7 @@ use common::floor::{self, Wait};
 use common::machine::Machine;
 use common::report::{Figure, Report};
 use common::{Cpus, pinned};
+use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 #[derive(Parser, Debug)]
@@ -173,6 +174,8 @@ fn least(args: &Args, server: &Server, seconds: f64) -> io::Result<Ran> {
     for socket in &sockets {
         send(socket, args.window)?;
     }
+    let used = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from);
+    let mut used_before = used();
     let warm_until = Instant::now() + Duration::from_secs_f64(seconds / 4.0);
     let (mut start, mut answers, mut idle) = (None, 0_u64, Duration::ZERO);
     let mut turn_start = Instant::now();
@@ -194,13 +197,16 @@ fn least(args: &Args, server: &Server, seconds: f64) -> io::Result<Ran> {
         }
         turn_start = now;
         match start {
-            None if now >= warm_until => (start, answers, idle) = (Some(now), 0, Duration::ZERO),
+            None if now >= warm_until => {
+                (start, answers, idle) = (Some(now), 0, Duration::ZERO);
+                used_before = used();
+            }
             Some(start) if (now - start).as_secs_f64() >= seconds => {
                 let elapsed = (now - start).as_secs_f64();
                 let busy = 1.0 - idle.as_secs_f64() / elapsed;
                 return Ok(Ran {
                     answers_per_s: answers as f64 / elapsed,
-                    us_per_answer: elapsed * busy * 1e6 / answers.max(1) as f64,
+                    us_per_answer: (used() - used_before).as_secs_f64() * busy * 1e6 / answers.max(1) as f64,
                     busy,
                 });
             }
