@@ -15,7 +15,7 @@ use std::time::Duration;
 use beast::account::{Allowances, Tier, Token};
 use beast::http::head::{self, Head};
 use beast::ledger::Segment;
-use beast::limits::UDP_PAYLOAD_MAX;
+use beast::limits::{RECV_BATCH_LEN, UDP_PAYLOAD_MAX};
 use beast::load::stats::Median;
 use beast::load::{Requests, Verdict as Judged};
 use beast::shard::{Answerer, Attempt, Counter, HttpVerdict, Verdict};
@@ -153,6 +153,8 @@ impl AskedAs {
 struct Subject {
     answerer: Answerer,
     now: Now,
+    asked: u64,
+    /// How far the clock moves in a turn.
     step_ns: u64,
 }
 
@@ -169,8 +171,8 @@ fn subject(key: AskedAs, token: &Token, now: Now) -> io::Result<Subject> {
     let mut answerer = fixture::answerer_of(tier, Segment::new(1, 0), token)?;
     answerer.share_limits(Arc::new(Allowances::new(1)), SHARDS);
     // As fast as the limited key may ask.
-    let step_ns = if key == AskedAs::Limited { 10_000 } else { 0 };
-    Ok(Subject { answerer, now, step_ns })
+    let step_ns = if key == AskedAs::Refused { 0 } else { 10_000 * RECV_BATCH_LEN as u64 };
+    Ok(Subject { answerer, now, asked: 0, step_ns })
 }
 
 fn requests(load: &mut impl Requests, now: Now) -> Vec<Vec<u8>> {
@@ -215,8 +217,12 @@ fn check(
 }
 
 impl Subject {
+    /// The time of the next request: a shard reads it once a turn.
     fn step(&mut self) -> Now {
-        self.now.mono = MonoNs(self.now.mono.0 + self.step_ns);
+        self.asked += 1;
+        if self.asked.is_multiple_of(RECV_BATCH_LEN as u64) {
+            self.now.mono = MonoNs(self.now.mono.0 + self.step_ns);
+        }
         self.now
     }
 

@@ -207,6 +207,18 @@ pub fn error(out: &mut Vec<u8>, reply: Reply, status: Status, error: &str, messa
     body.finish(out);
 }
 
+/// Appends a refusal whose body is ready.
+pub fn refusal(out: &mut Vec<u8>, reply: Reply, status: Status, body: &[u8], extra: Extra<'_>) {
+    out.reserve(HEAD_LEN_MAX + body.len());
+    out.extend_from_slice(status.head());
+    framing(out, reply);
+    extras(out, extra);
+    length(out, body.len());
+    if !reply.without_body {
+        out.extend_from_slice(body);
+    }
+}
+
 /// Appends the answer to a head that was refused; the connection is to be closed.
 pub fn reject(out: &mut Vec<u8>, reject: super::head::Reject) {
     error(out, Reply::CLOSE, reject.status(), reject.error(), reject.message(), Extra::default());
@@ -260,24 +272,47 @@ fn extras(out: &mut Vec<u8>, extra: Extra<'_>) {
     }
 }
 
+/// Written into a room of its own first: many short pieces go into a vector one by one more slowly.
 fn rate_limit_fields(out: &mut Vec<u8>, rate: &RateLimit) {
-    part(out, b"ratelimit-policy: \"rate\";q=", rate.quota);
-    part(out, b";w=", rate.window_s);
+    let mut piece = Piece { room: [0; RATE_LIMIT_LEN_MAX], len: 0 };
+    piece.put(b"ratelimit-policy: \"rate\";q=", rate.quota);
+    piece.put(b";w=", rate.window_s);
     if let Some(month) = &rate.month {
-        part(out, b", \"month\";q=", month.quota);
+        piece.put(b", \"month\";q=", month.quota);
     }
-    part(out, b"\r\nratelimit: \"rate\";r=", rate.remaining);
-    part(out, b";t=", rate.reset_s);
+    piece.put(b"\r\nratelimit: \"rate\";r=", rate.remaining);
+    piece.put(b";t=", rate.reset_s);
     if let Some(month) = &rate.month {
-        part(out, b", \"month\";r=", month.remaining);
-        part(out, b";t=", month.reset_s);
+        piece.put(b", \"month\";r=", month.remaining);
+        piece.put(b";t=", month.reset_s);
     }
+    out.extend_from_slice(piece.room.get(..piece.len).unwrap_or_default());
     out.extend_from_slice(b"\r\n");
 }
 
-fn part(out: &mut Vec<u8>, text: &[u8], value: u64) {
-    out.extend_from_slice(text);
-    number(out, value);
+/// What is constant of the rate-limit headers (91), and their seven numbers of 20 digits each.
+const RATE_LIMIT_LEN_MAX: usize = 240;
+
+/// Texts and numbers one behind the other; what does not fit is left out.
+struct Piece {
+    room: [u8; RATE_LIMIT_LEN_MAX],
+    len: usize,
+}
+
+impl Piece {
+    #[inline]
+    fn put(&mut self, text: &[u8], value: u64) {
+        let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
+        let Some(room) = self.room.get_mut(self.len..self.len + text.len() + digits) else { return };
+        let (head, number) = room.split_at_mut(text.len());
+        head.copy_from_slice(text);
+        let mut rest = value;
+        for place in number.iter_mut().rev() {
+            *place = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        self.len += text.len() + digits;
+    }
 }
 
 fn field(out: &mut Vec<u8>, name: &[u8], value: u64) {
@@ -423,6 +458,22 @@ mod tests {
         assert_eq!(header(&text, "ratelimit-policy").as_deref(), Some("\"rate\";q=200;w=2"));
         assert_eq!(header(&text, "ratelimit").as_deref(), Some("\"rate\";r=150;t=1"));
         assert_eq!(parsed(&text).2, "{}");
+    }
+
+    #[test]
+    fn a_ready_refusal_is_written_as_any_other() {
+        let extra = Extra { retry_after_s: Some(1), ..Extra::default() };
+        let body = br#"{"error":"e","message":"m"}"#;
+        let ready = written(|out| refusal(out, REPLY, Status::TooManyRequests, body, extra));
+        let other = written(|out| error(out, REPLY, Status::TooManyRequests, "e", "m", extra));
+        assert_eq!(parsed(&ready), {
+            let (code, mut headers, body) = parsed(&other);
+            headers.iter_mut().for_each(|(_, value)| *value = value.trim().to_owned());
+            (code, headers, body)
+        });
+        let reply = Reply { without_body: true, ..REPLY };
+        let head = written(|out| refusal(out, reply, Status::TooManyRequests, body, extra));
+        assert_eq!((header(&head, "content-length").as_deref(), parsed(&head).2), (Some("27"), ""));
     }
 
     #[test]

@@ -36,11 +36,13 @@ struct Refusal {
     retry_after_s: Option<u64>,
     /// The key whose limits are told, and when.
     limited: Option<(Caller, Now)>,
+    /// The whole body, for what is refused often.
+    body: Option<&'static [u8]>,
 }
 
 impl Refusal {
     const fn new(counter: Counter, status: Status, error: &'static str, message: &'static str) -> Self {
-        Self { counter, status, error, message, allow: None, retry_after_s: None, limited: None }
+        Self { counter, status, error, message, allow: None, retry_after_s: None, limited: None, body: None }
     }
 
     const fn bad(message: &'static str) -> Self {
@@ -78,18 +80,18 @@ const OVERLOADED: Refusal = Refusal {
         "the server cannot take the request just now",
     )
 };
-const RATE_LIMITED: Refusal = Refusal::new(
-    Counter::HttpRateLimited,
-    Status::TooManyRequests,
-    "rate_limited",
-    "over the rate of this key; wait as Retry-After says",
-);
-const MONTHLY_LIMIT: Refusal = Refusal::new(
-    Counter::HttpMonthlyLimit,
-    Status::TooManyRequests,
-    "monthly_limit",
-    "this key has used up its month, which ends at midnight UTC",
-);
+const RATE_LIMITED: Refusal = Refusal {
+    body: Some(
+        br#"{"error":"rate_limited","message":"over the rate of this key; wait as Retry-After says"}"#,
+    ),
+    ..Refusal::new(Counter::HttpRateLimited, Status::TooManyRequests, "rate_limited", "")
+};
+const MONTHLY_LIMIT: Refusal = Refusal {
+    body: Some(
+        br#"{"error":"monthly_limit","message":"this key has used up its month, which ends at midnight UTC"}"#,
+    ),
+    ..Refusal::new(Counter::HttpMonthlyLimit, Status::TooManyRequests, "monthly_limit", "")
+};
 const METHOD: Refusal = Refusal {
     allow: Some("GET, HEAD, OPTIONS"),
     ..Refusal::new(
@@ -171,7 +173,10 @@ impl Answerer {
         let Refusal { retry_after_s, limited, allow, .. } = *refusal;
         let rate_limit = limited.and_then(|(caller, now)| self.rate_limit(now, caller, 0));
         let extra = Extra { retry_after_s, rate_limit, allow };
-        respond::error(out, reply, refusal.status, refusal.error, refusal.message, extra);
+        match refusal.body {
+            Some(body) => respond::refusal(out, reply, refusal.status, body, extra),
+            None => respond::error(out, reply, refusal.status, refusal.error, refusal.message, extra),
+        }
     }
 
     /// Answers what needs a key. A refusal of a valid one is written down.
