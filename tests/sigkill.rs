@@ -71,9 +71,12 @@ fn series(what: &str, args: &[&str], share: u64, veth: Option<&Veth>) {
         let seen = load(server, load_for, &numbers, veth);
         runs.push((epoch, seen));
     }
-    // What the last one has left in the kernel is taken in by a start.
-    assert_eq!(Process::start(&data, &[args, &["--shards", "2"]].concat()).leave(), Some(0));
-    let answered = check(&data, &runs);
+    // What the last one has left, in the kernel too, is taken in by a start, and drained.
+    let server = Process::start(&data, &[args, &["--shards", "2"]].concat());
+    server.drained();
+    assert_eq!(server.leave(), Some(0));
+    let (answered, recorded) = check(&data, &runs);
+    assert_eq!(months(&data), recorded, "the month's count is that of all records of answers");
     let in_flight: u64 = runs.iter().map(|(_, seen)| seen.in_flight()).sum();
     eprintln!("{what}: {kills} kills, {answered} answers received, {in_flight} requests in flight");
     assert!(answered > 50 * kills, "hardly any load");
@@ -240,8 +243,17 @@ fn whole_response(bytes: &[u8]) -> Option<(u16, usize)> {
     (bytes.len() >= end + len).then_some((status, end + len))
 }
 
-/// Compares the journal with what was seen. Returns how many answers were received.
-fn check(data: &Path, runs: &[(u32, Seen)]) -> u64 {
+/// Requests that the store has counted against months.
+fn months(data: &Path) -> u64 {
+    let db = rusqlite::Connection::open(data.join("beast.sqlite")).unwrap();
+    let select = "SELECT coalesce(sum(requests), 0) FROM usage_months WHERE status = 0";
+    let sum: i64 = db.query_row(select, [], |row| row.get(0)).unwrap();
+    sum.cast_unsigned()
+}
+
+/// Compares the journal with what was seen. Returns how many answers were received and how many
+/// recorded.
+fn check(data: &Path, runs: &[(u32, Seen)]) -> (u64, u64) {
     let options =
         JournalOptions { folder: data.join("journal"), segment_bytes: 1 << 20, bytes_max: u64::MAX };
     let (journal, _, recovery) = Journal::open(options, u32::MAX, 0).unwrap();
@@ -260,6 +272,7 @@ fn check(data: &Path, runs: &[(u32, Seen)]) -> u64 {
             },
         )
         .unwrap();
+    let recorded = booked.values().filter(|(_, record)| record.is_answer()).count() as u64;
     let mut received = 0;
     for (epoch, seen) in runs {
         for (number, record) in &seen.answered {
@@ -284,7 +297,7 @@ fn check(data: &Path, runs: &[(u32, Seen)]) -> u64 {
         assert!(extra.len() as u64 <= seen.in_flight(), "start {epoch}: {} extra", extra.len());
     }
     assert!(booked.is_empty(), "records of no run: {booked:?}");
-    received
+    (received, recorded)
 }
 
 /// Compares the store, once it has the rest of the journal too, with the journal: months by key and

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -169,24 +169,19 @@ impl Process {
     /// Starts `beast serve --sim` with these arguments and waits until it is ready. The child inherits
     /// what the calling thread is bound to, such as a seccomp filter.
     pub fn start(data: &Path, args: &[&str]) -> Self {
-        let ports = [
-            "report_health_port=0",
-            "report_port=0",
-            "report_udp_port=0",
-            "udp_port=0",
-            "http_port=0",
-            "pin=false",
-        ];
-        let mut child = Command::new(env!("CARGO_BIN_EXE_beast"))
-            .args(["serve", "--sim", "--health-port=0", "--data"])
-            .arg(data)
-            .args(ports.map(|port| format!("--set={port}")))
-            .args(args)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::wait(serve(Command::new(env!("CARGO_BIN_EXE_beast")), data, args).spawn().unwrap(), data)
+    }
+
+    /// As [`start`](Self::start), in mounts of its own: `script` makes them, with the data folder as `$0`.
+    pub fn start_in_mounts(script: &str, data: &Path, args: &[&str]) -> Self {
+        let child = serve(in_mounts(script, data), data, args).spawn().unwrap();
+        // Where this process sees what the other one has mounted.
+        let seen = mounted(child.id(), data);
+        Self::wait(child, &seen)
+    }
+
+    /// Waits until it is ready; `data` is where its data folder can be read.
+    fn wait(mut child: Child, data: &Path) -> Self {
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (tell, told) = mpsc::channel();
         // Reads to the end, so that the process is never held up by a full pipe.
@@ -215,14 +210,39 @@ impl Process {
         Self { child, udp, http, health: health[0], token, said, says: Mutex::new(told) }
     }
 
-    /// What `/books` says of all shards together.
-    pub fn books(&self) -> Books {
+    /// What a path of the health port says.
+    pub fn health(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.health).unwrap();
-        stream.write_all(b"GET /books HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        let (_, body) = text.split_once("\r\n\r\n").unwrap();
-        let value: serde_json::Value = serde_json::from_str(body).unwrap();
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// The sum of a metric over all its labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.health("/metrics");
+        let of = |line: &str| {
+            let rest = line.strip_prefix(name)?.trim_start_matches(|c| c != ' ');
+            rest.trim().parse::<u64>().ok()
+        };
+        text.lines().filter_map(of).sum()
+    }
+
+    /// Waits until every record is in the store.
+    pub fn drained(&self) {
+        wait_until("all is drained", || self.metric("beast_journal_undrained_record_count") == 0);
+    }
+
+    /// Where this process sees the other one's data folder, whatever it has mounted.
+    pub fn mounted(&self, data: &Path) -> PathBuf {
+        mounted(self.child.id(), data)
+    }
+
+    /// What `/books` says of all shards together.
+    pub fn books(&self) -> Books {
+        let body = self.health("/books");
+        let value: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(value["total"]["difference"], 0, "{value}");
         let field = |name: &str| value["total"][name].as_u64().unwrap_or_else(|| panic!("{value}"));
         Books {
@@ -265,6 +285,51 @@ impl Drop for Process {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
+}
+
+/// `beast serve --sim` on free ports.
+fn serve(mut command: Command, data: &Path, args: &[&str]) -> Command {
+    let ports = [
+        "report_health_port=0",
+        "report_port=0",
+        "report_udp_port=0",
+        "udp_port=0",
+        "http_port=0",
+        "pin=false",
+    ];
+    command
+        .args(["serve", "--sim", "--health-port=0", "--data"])
+        .arg(data)
+        .args(ports.map(|port| format!("--set={port}")))
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The program in mounts of its own.
+fn in_mounts(script: &str, data: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    // This process's own user owns its folder of /proc.
+    if std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) != 0 {
+        command.arg("--map-root-user");
+    }
+    let script = format!("set -e; PATH=/usr/sbin:/usr/bin:/sbin:/bin; {script}; exec \"$@\"");
+    command.args(["--mount", "sh", "-c", &script]).arg(data).arg(env!("CARGO_BIN_EXE_beast"));
+    command
+}
+
+fn mounted(process: u32, data: &Path) -> PathBuf {
+    PathBuf::from(format!("/proc/{process}/root{}", data.display()))
+}
+
+/// Starts the program in mounts of its own where it must refuse to start; what it said.
+pub fn refused_in_mounts(script: &str, data: &Path) -> String {
+    let output = serve(in_mounts(script, data), data, &[]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{said}");
+    said
 }
 
 /// The addresses in ` HTTP 127.0.0.1:1, [::1]:1`.
