@@ -25,8 +25,8 @@ struct Args {
     /// Rounds, of which the median is taken.
     #[arg(long, default_value_t = 31)]
     rounds: usize,
-    /// Records of a round; at most what the segments that lie ready hold.
-    #[arg(long, default_value_t = 250_000)]
+    /// Records of a round; at most what one segment holds, because one always lies ready.
+    #[arg(long, default_value_t = 125_000)]
     records: u64,
     /// Small sizes: correctness only.
     #[arg(long)]

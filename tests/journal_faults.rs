@@ -99,6 +99,7 @@ fn a_full_disk_refuses_as_overloaded_loses_nothing_and_heals() {
         ready.contains("No space left on device") && ready.contains("free space on the disk of")
     });
     assert!(server.health("/live").contains("true"), "{}", server.health("/live"));
+    drop(file);
     fs::remove_file(&filler).unwrap();
     let refused = asker.overloaded;
     wait_until("answers go on", || {

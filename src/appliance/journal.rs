@@ -15,13 +15,13 @@ use crate::ledger::{Journal, JournalError, JournalOptions, JournalStatus, Recove
 
 /// How often segments are looked after. At a million records a second a shard fills one of 8 MiB in
 /// 130 ms.
-const KEEP_EVERY: Duration = Duration::from_millis(10);
+const KEEP_EVERY: Duration = Duration::from_millis(20);
 
 /// How long after a failure it is tried again: a full disk is not asked a hundred times a second.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// Looks at the segments between two reports of how the journal stands.
-const TOLD_EVERY: u32 = 10;
+const TOLD_EVERY: u32 = 5;
 
 /// Opens the journal of a data folder for this start. Returns the place for records of each shard.
 pub(super) fn open(

@@ -58,7 +58,8 @@ pub struct Journal {
     _lock: File,
 }
 
-/// Every segment there is. Locked for moments only, never by a shard, never while a disk is waited for.
+/// Every segment there is. Never locked by a shard, and by others for moments: at most while files are
+/// removed.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) chains: BTreeMap<ChainId, Chain>,

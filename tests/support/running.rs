@@ -190,8 +190,9 @@ impl Process {
         let (mut udp, mut http, mut health) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let Ok(line) = told.recv_timeout(PATIENCE) else {
+                let threads = threads(child.id());
                 let _gone = child.kill();
-                panic!("not ready: {said:#?}");
+                panic!("not ready: {said:#?}\n{threads}");
             };
             if let Some(rest) = line.strip_prefix("listen   UDP ") {
                 let mut lists = rest.split(';').map(addresses);
@@ -306,6 +307,17 @@ fn serve(mut command: Command, data: &Path, args: &[&str]) -> Command {
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
     command
+}
+
+/// Where each thread of a process waits in the kernel, as far as this user may know.
+fn threads(process: u32) -> String {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{process}/task")) else { return "gone".to_owned() };
+    let read = |task: &Path, file: &str| std::fs::read_to_string(task.join(file)).unwrap_or_default();
+    let line = |task: &Path| {
+        let (name, at, stack) = (read(task, "comm"), read(task, "wchan"), read(task, "stack"));
+        format!("{}: {at} {}", name.trim_end(), stack.lines().take(6).collect::<Vec<_>>().join(" "))
+    };
+    tasks.flatten().map(|task| line(&task.path())).collect::<Vec<_>>().join("\n")
 }
 
 /// The program in mounts of its own.
