@@ -87,7 +87,7 @@ const BURST: u32 = 256;
 fn main() -> ExitCode {
     let args = match common::start() {
         Start::Nothing => return ExitCode::SUCCESS,
-        Start::Smoke => ["xdp", "--quick"].map(Into::into).to_vec(),
+        Start::Smoke => ["xdp", "--quick", "--what", "time"].map(Into::into).to_vec(),
         Start::Bench(args) => args,
     };
     common::end(measure(&Args::parse_from(args)))
@@ -318,9 +318,10 @@ fn best_of(args: &Args, cpus: Cpus, in_kernel: bool) -> io::Result<f64> {
         });
         start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
+    // Only a driver that has its program by now can receive in a thread.
+    let token = key_of(&mut server, &data)?;
     veth.thread_napi();
     pin_napi(SERVER_IF, cpus.server)?;
-    let token = key_of(&mut server, &data)?;
     let result = std::thread::scope(|scope| {
         let client = scope.spawn(|| {
             veth.enter_client();

@@ -10,11 +10,10 @@ mod veth;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use beast::account::{Tier, Token};
+use beast::account::Token;
 use beast::limits::XDP_SHARD_FIRST;
-use beast::store::{NewKey, Store};
 use beast::wire::ErrorCode;
 use beast::wire::v2::{Key, Reply};
 use clients::{Udp, v1_request, v2_request, v2_request_at};
@@ -214,81 +213,4 @@ fn a_program_that_stays_answers_until_prices_are_stale_and_nothing_is_lost() {
         let reply = Udp::to(last.udp[0]).v2(&v2_request(&token, "BTC", 1), &token);
         assert_eq!(shard_of(&reply), Some(0));
     });
-}
-
-/// Requests that are under way together.
-const BATCH: u64 = 32;
-
-#[test]
-fn a_limited_key_is_held_to_its_allowance_over_kernel_and_sockets_together() {
-    const QPS: u32 = 2_000;
-    const BURST: u32 = 20_000;
-    let veth = Veth::new();
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let server = serve(&data, &veth, "native", &[]);
-    let store = Store::open(&data).unwrap();
-    let tier = Tier { name: "live".into(), unlimited: false, qps: QPS, burst: BURST, monthly: None };
-    store.put_tier(&tier).unwrap();
-    let new_key = || NewKey {
-        account: "limits".into(),
-        tier: "live".into(),
-        networks: vec![],
-        note: String::new(),
-        admin: false,
-        expires: None,
-    };
-    let (first, token) = (store.add_key(&new_key()).unwrap(), store.add_key(&new_key()).unwrap());
-    let address = server.udp[0];
-    as_client(&veth, || {
-        let client = Udp::to(address);
-        // The keys come together, and the second one is fresh then.
-        wait_until("the keys are known to the kernel", || {
-            let answer = client.ask(&v2_request(&first, "BTC", 1));
-            let reply = Reply::parse(&answer, &Key(first.v2_answer_key().0)).unwrap();
-            std::thread::sleep(Duration::from_millis(20));
-            shard_of(&reply).is_some_and(|shard| shard >= XDP_SHARD_FIRST)
-        });
-        let key = Key(token.v2_answer_key().0);
-        let (mut kernel, mut sockets, mut id) = (0_u64, 0_u64, 0);
-        let (asked, mut begun) = (Instant::now(), None);
-        let last = loop {
-            let sent = Instant::now();
-            for n in 0..BATCH {
-                id += 1;
-                let mut request = v2_request(&token, "BTC", id);
-                // A longer one is a shard's.
-                request.resize(if n % 4 == 0 { 96 } else { 88 }, 0);
-                client.send(&request);
-            }
-            let mut admitted = 0;
-            for _ in 0..BATCH {
-                let reply = Reply::parse(&client.receive(), &key).unwrap();
-                match shard_of(&reply) {
-                    Some(shard) if shard >= XDP_SHARD_FIRST => kernel += 1,
-                    Some(_) => sockets += 1,
-                    None => {
-                        assert!(
-                            matches!(reply, Reply::Refused(r) if r.code == ErrorCode::RateLimited),
-                            "{reply:?}"
-                        );
-                        continue;
-                    }
-                }
-                admitted += 1;
-            }
-            begun.get_or_insert_with(Instant::now);
-            if admitted < BATCH / 2 && asked.elapsed() > Duration::from_secs(3) {
-                break sent;
-            }
-        };
-        let allowance = |time: Duration| f64::from(BURST) + f64::from(QPS) * time.as_secs_f64();
-        let (most, least) = (allowance(asked.elapsed()), allowance(last - begun.unwrap()));
-        let admitted = (kernel + sockets) as f64;
-        let told = format!("{kernel} in the kernel, {sockets} by sockets, {least:.0} to {most:.0} allowed");
-        assert!(admitted <= most * 1.01 && admitted >= least * 0.99, "{told}");
-        assert!(kernel > 2_000 && sockets > 2_000, "{told}");
-        eprintln!("{told}");
-    });
-    assert_eq!(server.leave(), Some(0));
 }
