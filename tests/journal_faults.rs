@@ -84,9 +84,8 @@ fn a_full_disk_refuses_as_overloaded_loses_nothing_and_heals() {
     let mut file = OpenOptions::new().create_new(true).write(true).open(&filler).unwrap();
     let mut piece = vec![1; 64 << 10];
     while !piece.is_empty() {
-        match file.write(&piece) {
-            Ok(_) => {}
-            Err(_) => piece.truncate(piece.len() / 2),
+        if file.write_all(&piece).is_err() {
+            piece.truncate(piece.len() / 2);
         }
     }
     let started = Instant::now();
