@@ -186,7 +186,9 @@ pub fn run_http(
 /// When it ends or does not answer within half a minute.
 pub fn lengths(server: &mut Server, requests: &mut impl Requests) -> io::Result<(usize, usize)> {
     let deadline = Instant::now() + Duration::from_secs(30);
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    // The kernel chooses the address: one of loopback reaches no other.
+    let any = if server.udp.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
     socket.connect(server.udp)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let mut room = [0; UDP_PAYLOAD_MAX];

@@ -103,6 +103,7 @@ pub(super) fn share(part: f64) -> String {
         p if p < 0.0001 => "under 0.0001 %".to_owned(),
         p if p < 0.01 => format!("{percent:.4} %"),
         p if p < 1.0 => format!("{percent:.3} %"),
+        p if p < 9.995 => format!("{percent:.2} %"),
         p if p < 99.95 => format!("{percent:.1} %"),
         p if p < 100.0 => format!("{percent:.3} %"),
         _ => format!("{percent:.0} %"),
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!([rate(9_000.0), rate(487_900.0), rate(1.2e6)], ["9,000/s", "488 k/s", "1.20 M/s"]);
         assert_eq!(
             [share(0.0), share(0.01), share(1.0), share(0.99999)],
-            ["0 %", "1.0 %", "100 %", "99.999 %"]
+            ["0 %", "1.00 %", "100 %", "99.999 %"]
         );
         assert_eq!([time_mark(20e6), time_mark(2.5e3), time_mark(200.0)], ["20 ms", "2.5 µs", "200 ns"]);
         assert_eq!([rate_mark(0.0), rate_mark(5_000.0), rate_mark(1.5e5)], ["0", "5 k/s", "150 k/s"]);
