@@ -154,7 +154,8 @@ fn the_manager_hears_that_it_is_ready_that_it_lives_and_that_it_leaves() {
         panic!("{wanted} was not told");
     };
     let ports =
-        ["udp_port", "http_port", "health_port", "report_health_port"].map(|p| format!("--set={p}=0"));
+        ["udp_port", "http_port", "health_port", "report_health_port", "report_port", "report_udp_port"]
+            .map(|p| format!("--set={p}=0"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_beast"))
         .args(["serve", "--sim", "--data"])
         .arg(folder.path().join("data"))

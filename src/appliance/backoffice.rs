@@ -37,6 +37,10 @@ pub(super) struct BackOffice {
     pub(super) published: Vec<Arc<Published>>,
     pub(super) drain: Arc<DrainStatus>,
     pub(super) leaving: watch::Receiver<bool>,
+    /// Turns true when health is to be served: at once, unless another process still serves it.
+    pub(super) health_begins: watch::Receiver<bool>,
+    /// Turns true when another process serves it.
+    pub(super) health_over: watch::Receiver<bool>,
 }
 
 impl BackOffice {
@@ -65,8 +69,13 @@ impl BackOffice {
             }
         }
         tasks.spawn(self.desk.run(self.asks));
-        let health = admin::serve(self.health, Arc::clone(&self.facts), self.leaving);
-        let served = tokio::spawn(health);
+        let (mut begins, over) = (self.health_begins, self.health_over);
+        let (listeners, facts) = (self.health, Arc::clone(&self.facts));
+        let served = tokio::spawn(async move {
+            // A sender that is gone means leaving, which ends serving at once.
+            let _gone = begins.wait_for(|begins| *begins).await.is_err();
+            admin::serve(listeners, facts, over).await
+        });
         // A sender that is gone means the same as leaving.
         let _gone = leaving.wait_for(|leaving| *leaving).await;
         tasks.abort_all();

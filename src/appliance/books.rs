@@ -61,6 +61,15 @@ impl Books {
         self.end();
     }
 
+    /// Stops at once: another process drains what is left, as soon as this one has gone.
+    pub(super) fn leave_to_heir(mut self) {
+        for stop in &self.stops {
+            // One that has ended needs no telling.
+            let _ended = stop.send(());
+        }
+        self.end();
+    }
+
     fn end(&mut self) {
         self.stops.clear();
         for thread in self.threads.drain(..) {

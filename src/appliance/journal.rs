@@ -23,12 +23,16 @@ const AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// Looks at the segments between two reports of how the journal stands.
 const TOLD_EVERY: u32 = 5;
 
-/// Opens the journal of a data folder for this start. Returns the place for records of each shard.
+/// How often it is looked whether the process before this one has gone.
+const GONE_EVERY: Duration = Duration::from_millis(50);
+
+/// Opens the journal of a data folder for this start, `beside` a process that hands over. Returns the place for records of each shard.
 pub(super) fn open(
     data_dir: &Path,
     settings: &config::Journal,
     epoch: u32,
     shards: usize,
+    beside: bool,
 ) -> Result<(Arc<Journal>, Vec<Segment>, Recovery), JournalError> {
     let options = JournalOptions {
         folder: data_dir.join("journal"),
@@ -36,11 +40,39 @@ pub(super) fn open(
         bytes_max: settings.max_mib << 20,
     };
     let shards = u16::try_from(shards).unwrap_or(u16::MAX);
+    if beside {
+        let (journal, segments) = Journal::open_beside(options, epoch, shards)?;
+        return Ok((Arc::new(journal), segments, Recovery::default()));
+    }
     let (journal, segments, recovery) = Journal::open(options, epoch, shards)?;
     for finding in &recovery.findings {
         tracing::warn!("journal: {finding}");
     }
     Ok((Arc::new(journal), segments, recovery))
+}
+
+/// Takes in what the process before this one leaves, once it has gone.
+pub(super) fn take_over(journal: Arc<Journal>) -> io::Result<()> {
+    let work = move || {
+        let mut said = None;
+        loop {
+            let trouble = match journal.take_over() {
+                Ok(None) => None,
+                Ok(Some(recovery)) => {
+                    for finding in &recovery.findings {
+                        tracing::warn!("journal: {finding}");
+                    }
+                    tracing::info!("journal: the process before this one has gone: {recovery}");
+                    return;
+                }
+                Err(error) => Some(format!("{}; {}", error.what(), error.cure())),
+            };
+            say(&mut said, trouble, "what earlier runs have left can be read again");
+            std::thread::sleep(GONE_EVERY);
+        }
+    };
+    // Nobody waits for it: it ends with its work, or with the process.
+    std::thread::Builder::new().name("journal-heir".to_owned()).spawn(work).map(drop)
 }
 
 /// The running threads.

@@ -12,6 +12,7 @@ mod backoffice;
 mod books;
 mod feed_setup;
 mod feeds;
+mod handover;
 mod journal;
 mod key_watch;
 mod months;
@@ -22,6 +23,7 @@ mod secrets;
 mod session;
 mod shards;
 mod start;
+mod starter;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ mod verify;
 mod xdp;
 
 pub use feed_setup::{FeedSetup, SetupError, feed_setup};
+pub use handover::{Handover, Predecessor, Successor};
 pub use report_server::ReportServer;
 pub use reports::keep_exports;
 pub use start::{Addresses, Appliance, StartError};

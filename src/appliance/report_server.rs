@@ -50,7 +50,7 @@ impl ReportServer {
             listen: config.listen.clone(),
         };
         let store = Arc::new(Store::open(config.store_options())?);
-        let sockets = ReportSockets::open(config, &topology)?;
+        let sockets = ReportSockets::open(config, &topology, None)?;
         // Only once the ports are ours: a key that was shown must not be lost by a start that fails.
         store.first_key(deliver)?;
         let facts =
@@ -66,7 +66,7 @@ impl ReportServer {
         let (health, health_addresses) = {
             // These sockets belong to the runtime's reactor.
             let _entered = runtime.enter();
-            open_health(config, &topology)?
+            open_health(config, &topology, None)?
         };
         let (reports_http, reports_udp) = sockets.addresses();
         let (leaving, is_leaving) = watch::channel(false);

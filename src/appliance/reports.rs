@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use super::handover::Inherited;
 use super::secrets::random;
 use super::start::{StartError, no_back_office};
 use super::topology::Topology;
@@ -53,7 +55,12 @@ pub(super) struct ReportThreads(Vec<JoinHandle<()>>);
 
 impl ReportSockets {
     /// Opens them.
-    pub(super) fn open(config: &Config, topology: &Topology) -> Result<Self, StartError> {
+    /// Those that another process hands over are taken in place of new ones.
+    pub(super) fn open(
+        config: &Config,
+        topology: &Topology,
+        mut inherited: Option<&mut Inherited>,
+    ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .on_thread_start(yield_to_answers)
@@ -65,12 +72,20 @@ impl ReportSockets {
             // Listeners are made by the runtime's reactor.
             let _entered = runtime.enter();
             for address in topology.addresses(config.report_port) {
+                if let Some(listener) = inherited.as_mut().and_then(|inherited| inherited.take(address)) {
+                    http.push(listener);
+                    continue;
+                }
                 let listener = admin::bind(address, "--report-port")
                     .map_err(|e| StartError { what: e.to_string(), cure: e.cure() })?;
                 http.push(listener);
             }
         }
         for address in topology.addresses(config.report_udp_port) {
+            if let Some(socket) = inherited.as_mut().and_then(|inherited| inherited.take_udp(address)) {
+                udp.push(socket);
+                continue;
+            }
             let socket = open_udp(address).map_err(|e| {
                 let what = format!("UDP {address} cannot be opened: {e}; needs a free port of this machine");
                 StartError::new(what, "stop what uses the port, or choose another by --report-udp-port")
@@ -78,6 +93,11 @@ impl ReportSockets {
             udp.push(socket);
         }
         Ok(Self { http, udp, runtime })
+    }
+
+    /// All of them.
+    pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.http.iter().map(AsFd::as_fd).chain(self.udp.iter().map(AsFd::as_fd)).collect()
     }
 
     /// Where they listen: HTTP, UDP.

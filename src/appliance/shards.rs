@@ -42,18 +42,18 @@ pub(super) fn open_sockets(
         0 => TcpListener::bind(address)?.local_addr(),
         _ => open_tcp(address, 1)?.local_addr(),
     })?;
-    let mut all = Vec::new();
-    for _ in &topology.shards {
-        let mut sockets = Sockets::default();
-        for address in &udp {
-            sockets.udp.push(open_udp(*address, buffer_bytes)?);
-        }
-        for address in &http {
-            sockets.tcp.push(open_tcp(*address, BACKLOG)?);
-        }
-        all.push(sockets);
+    let listening = Listening { udp, http };
+    let all = topology.shards.iter().map(|_| listening.open(buffer_bytes)).collect::<io::Result<_>>()?;
+    Ok((all, listening))
+}
+
+impl Listening {
+    /// Opens the sockets of one more shard.
+    pub(super) fn open(&self, buffer_bytes: usize) -> io::Result<Sockets> {
+        let udp = self.udp.iter().map(|address| open_udp(*address, buffer_bytes));
+        let tcp = self.http.iter().map(|address| open_tcp(*address, BACKLOG));
+        Ok(Sockets { udp: udp.collect::<io::Result<_>>()?, tcp: tcp.collect::<io::Result<_>>()? })
     }
-    Ok((all, Listening { udp, http }))
 }
 
 /// The addresses to open, all with one port. `open` opens one for a moment and says which

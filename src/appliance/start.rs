@@ -3,44 +3,42 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::Sender;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
 use super::backoffice::BackOffice;
 use super::books::Books;
-use super::feed_setup::{FeedSetup, feed_setup};
+use super::feed_setup::feed_setup;
 use super::feeds::{self, Dialer};
+use super::handover::{Handover, Inherited, Predecessor, ShardSockets, Warmth};
 use super::journal::{self, Keepers};
 use super::key_watch::KeyWatch;
 use super::months::Months;
 use super::reports::{self, ReportSockets, ReportThreads};
 use super::rest::{QUEUE_LEN, RestAsker, RestCounts, RestDesk};
-use super::secrets::random;
 use super::shards::{self, Listening};
+use super::starter::Starter;
 use super::steering::{self, Steering};
 use super::tls::tls_config;
 use super::topology::Topology;
-use super::xdp::{self, KernelAnswers, KernelSetup};
-use crate::account::{Allowances, KeyTable, Token};
+use super::xdp::{self, KernelAnswers};
+use crate::account::{Allowances, Token};
 use crate::admin::{self, Facts};
 use crate::config::{Config, IoChoice, Role};
 use crate::engine::Sockets;
-use crate::engine::probe::{self, Choice, Chosen, Io};
+use crate::engine::probe::{self, Choice, Io};
 use crate::exchange_sim::{Sim, SimOptions};
-use crate::ledger::{Journal, JournalError, Recovery, Segment};
-use crate::price::Catalogue;
-use crate::shard::{
-    Answerer, AskRest, Control, Inbox, LINK_LEN, NoRest, Options, Published, Publisher, Shard, ShardSecrets,
-    Update, links,
-};
+use crate::ledger::{Journal, JournalError, Recovery};
+use crate::shard::{Control, Published};
 use crate::store::{Store, StoreError};
 use crate::sys::rlimits;
-use crate::time::{Clock as _, Now, RealClock};
+use crate::time::{Clock as _, RealClock};
 
 /// Why a process did not start, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +120,12 @@ pub struct Appliance {
     pub steering: Steering,
     /// Where and for what the kernel answers itself.
     pub xdp: Option<String>,
+    /// What it takes to hand over to another process.
+    pub handover: Arc<Handover>,
+    /// The process that hands over to this one.
+    warmth: Option<Warmth>,
+    health_begins: watch::Sender<bool>,
+    health_over: watch::Sender<bool>,
     shards: Vec<JoinHandle<io::Result<io::Result<()>>>>,
     controls: Arc<[Sender<Control>]>,
     leaving: watch::Sender<bool>,
@@ -131,9 +135,6 @@ pub struct Appliance {
     books: Books,
 }
 
-/// The links of one shard: what it publishes with, and where its prices come from.
-type Wiring = (Publisher, Vec<Receiver<Update>>);
-
 impl Appliance {
     /// Starts everything. `deliver` is given the first key, when one is made, before it counts.
     ///
@@ -141,6 +142,19 @@ impl Appliance {
     /// What was found, what is needed and what to do.
     pub fn start(
         config: &Config,
+        deliver: impl FnOnce(&Token) -> Result<(), StoreError>,
+    ) -> Result<Self, StartError> {
+        Self::start_after(config, None, deliver)
+    }
+
+    /// As [`start`](Self::start), with the sockets of a process before this one. Requests are left to
+    /// it until [`take_over`](Self::take_over).
+    ///
+    /// # Errors
+    /// The same; and sockets that are not the ones this process would open.
+    pub fn start_after(
+        config: &Config,
+        predecessor: Option<Predecessor>,
         deliver: impl FnOnce(&Token) -> Result<(), StoreError>,
     ) -> Result<Self, StartError> {
         if config.role == Role::WebhookServer {
@@ -159,16 +173,24 @@ impl Appliance {
             .map_err(|e| StartError::new(e, "use --io auto or --io portable"))?;
         let topology = Topology::plan(config, engine.engine)
             .map_err(|e| StartError::new(format!("the processors are not known: {e}"), "see dmesg"))?;
-        Self::start_on(config, engine, topology, deliver)
+        Self::start_on(config, engine, topology, predecessor, deliver)
     }
 
     pub(super) fn start_on(
         config: &Config,
         engine: Choice,
         topology: Topology,
+        predecessor: Option<Predecessor>,
         deliver: impl FnOnce(&Token) -> Result<(), StoreError>,
     ) -> Result<Self, StartError> {
+        if predecessor.is_some() && config.xdp.is_some() {
+            return Err(StartError::new(
+                "answers from the kernel cannot be switched on by a restart without loss",
+                "stop it and start it anew",
+            ));
+        }
         let now = RealClock.now();
+        let (mut inherited, warmth) = predecessor.map(Predecessor::parts).unzip();
         let sim = start_sim(config)?;
         let setup = feed_setup(config, sim.as_ref()).map_err(|e| {
             StartError::new(e, "mend that setting; beast config print shows where each comes from")
@@ -179,11 +201,7 @@ impl Appliance {
         let epoch = store.next_epoch()?;
         let keys_version = store.keys_version()?;
         let keys = store.load_keys()?;
-        let (sockets, listening) =
-            shards::open_sockets(&topology, config.udp_port, config.http_port, config.socket_buffer_bytes)
-                .map_err(|e| {
-                    StartError::new(e, "beast serve --help shows the options for ports and addresses")
-                })?;
+        let (sockets, listening) = open_shards(config, &topology, inherited.as_mut())?;
         let steering = steering::apply(config.steer, &topology, &sockets);
         let mut notes = setup.notes.clone();
         notes.extend(shards::buffer_warning(&sockets, config.socket_buffer_bytes));
@@ -203,17 +221,24 @@ impl Appliance {
         let (health, health_addresses) = {
             // These sockets belong to the runtime's reactor.
             let _entered = runtime.enter();
-            open_health(config, &topology)?
+            open_health(config, &topology, inherited.as_mut())?
         };
+        let no_descriptor = |e| StartError::new(e, "raise the limit of descriptors (ulimit -n)");
+        let shared =
+            sockets.iter().map(ShardSockets::of).collect::<io::Result<_>>().map_err(no_descriptor)?;
 
         let report_sockets = match config.role {
-            Role::AppReportServer => Some(ReportSockets::open(config, &topology)?),
+            Role::AppReportServer => Some(ReportSockets::open(config, &topology, inherited.as_mut())?),
             _ => None,
         };
         let (reports_http, reports_udp) =
             report_sockets.as_ref().map(ReportSockets::addresses).unwrap_or_default();
+        let report_fds = report_sockets.as_ref().map(ReportSockets::fds).unwrap_or_default();
+        let others = health.iter().map(|listener| listener.as_fd()).chain(report_fds);
+        let others = others.map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>();
+        let others = others.map_err(no_descriptor)?;
         let (journal, segments, recovery) =
-            journal::open(&config.data_dir, &config.journal, epoch, topology.shards.len())?;
+            journal::open(&config.data_dir, &config.journal, epoch, topology.shards.len(), warmth.is_some())?;
         let sync_every = Duration::from_millis(config.journal.sync_ms);
         let keepers = Keepers::start(&journal, sync_every, &facts).map_err(no_back_office)?;
         let (asks, asked) = mpsc::channel(QUEUE_LEN);
@@ -230,6 +255,7 @@ impl Appliance {
             connections_max,
             keys: &keys,
             allowances: &allowances,
+            held: warmth.is_some(),
             now,
         };
         if let Some(count @ 1..) = xdp::take_in_old(&config.data_dir, &journal)? {
@@ -246,6 +272,8 @@ impl Appliance {
         let tls = Arc::new(tls_config(config.feeds_ca_file.as_deref())?);
         let (leaving, is_leaving) = watch::channel(false);
         let (reports_leaving, reports_store) = (is_leaving.clone(), Arc::clone(&store));
+        let (health_begins, begins) = watch::channel(warmth.is_none());
+        let (health_over, over) = watch::channel(false);
         let sessions = feeds::plan(&setup.rows, &setup.catalogue)
             .map_err(|e| StartError::new(e, "mend the rows of the feeds"))?;
         let rows: Vec<_> = setup.rows.iter().filter(|row| row.enabled).map(Arc::clone).collect();
@@ -284,6 +312,17 @@ impl Appliance {
             published: running.published.clone(),
             drain: books.status(),
             leaving: is_leaving,
+            health_begins: begins,
+            health_over: over,
+        };
+        let handover = Handover {
+            shards: shared,
+            others,
+            controls: Arc::clone(&running.controls),
+            published: running.published.clone(),
+            journal: Arc::clone(&journal),
+            kernel_answers: xdp.is_some(),
+            health_over: health_over.clone(),
         };
         let back_office = spawn_back_office(runtime, office)?;
         let reports = match report_sockets {
@@ -310,6 +349,10 @@ impl Appliance {
             recovery,
             steering,
             xdp,
+            handover: Arc::new(handover),
+            warmth,
+            health_begins,
+            health_over,
             shards: running.threads,
             controls: running.controls,
             leaving,
@@ -318,6 +361,19 @@ impl Appliance {
             keepers,
             books,
         })
+    }
+
+    /// Takes requests over from the process before this one, if there is one; returns when it takes
+    /// none any more.
+    ///
+    /// # Errors
+    /// Why that one goes on; this one should leave.
+    pub fn take_over(&mut self) -> Result<(), StartError> {
+        let Some(warmth) = self.warmth.take() else { return Ok(()) };
+        let cure = "the old process goes on as before; mend that and restart again";
+        let taken = warmth.take_over(&self.controls, &self.published, &self.health_begins);
+        taken.map_err(|why| StartError::new(why, cure))?;
+        journal::take_over(Arc::clone(&self.journal)).map_err(no_back_office)
     }
 
     /// Whether all shards are still running.
@@ -331,7 +387,21 @@ impl Appliance {
     /// # Errors
     /// The first error that a shard ended with.
     pub fn leave(self) -> io::Result<()> {
+        self.end(false)
+    }
+
+    /// As [`leave`](Self::leave), when another process has taken over: it drains the usage that is left.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn leave_to_heir(self) -> io::Result<()> {
+        self.end(true)
+    }
+
+    fn end(self, heir: bool) -> io::Result<()> {
         self.facts.leave();
+        // So that the sockets are closed when their shards end.
+        drop(self.handover);
         for control in self.controls.iter() {
             // A shard that is gone has left already.
             let _gone = control.send(Control::Stop);
@@ -342,13 +412,18 @@ impl Appliance {
             result = result.and(ended.and_then(|inner| inner));
         }
         // The receivers may be gone with the back office.
+        let _gone = (self.health_over.send(true), self.health_begins.send(true));
         let _gone = self.leaving.send(true);
         let ended = self.back_office.join();
         drop(self.sim);
         if let Some(reports) = self.reports {
             result = result.and(reports.leave());
         }
-        self.books.leave();
+        if heir {
+            self.books.leave_to_heir();
+        } else {
+            self.books.leave();
+        }
         result = result.and(self.keepers.leave().map_err(io::Error::other));
         result.and(ended.map_err(|_| io::Error::other("the back office panicked")))
     }
@@ -369,9 +444,30 @@ pub(super) fn start_sim(config: &Config) -> Result<Option<Sim>, StartError> {
     Sim::start(SimOptions::default()).map(Some).map_err(|e| StartError::new(e, "try again"))
 }
 
+/// The sockets of all shards: those that were handed over, and new ones for shards beyond them.
+fn open_shards(
+    config: &Config,
+    topology: &Topology,
+    inherited: Option<&mut Inherited>,
+) -> Result<(Vec<Sockets>, Listening), StartError> {
+    let unopened = |e| StartError::new(e, "beast serve --help shows the options for ports and addresses");
+    let Some(inherited) = inherited else {
+        let (udp, http) = (config.udp_port, config.http_port);
+        return shards::open_sockets(topology, udp, http, config.socket_buffer_bytes).map_err(unopened);
+    };
+    let (udp, http) = (topology.addresses(config.udp_port), topology.addresses(config.http_port));
+    let listening = inherited.check(topology.shards.len(), udp, http)?;
+    let mut sockets = std::mem::take(&mut inherited.shards);
+    while sockets.len() < topology.shards.len() {
+        sockets.push(listening.open(config.socket_buffer_bytes).map_err(unopened)?);
+    }
+    Ok((sockets, listening))
+}
+
 pub(super) fn open_health(
     config: &Config,
     topology: &Topology,
+    mut inherited: Option<&mut Inherited>,
 ) -> Result<(Vec<std::net::TcpListener>, Vec<SocketAddr>), StartError> {
     const REPORT: &str = "BEAST_REPORT_HEALTH_PORT";
     let mut ports = Vec::new();
@@ -384,6 +480,10 @@ pub(super) fn open_health(
     let mut listeners = Vec::new();
     for (port, setting) in ports {
         for address in topology.addresses(port) {
+            if let Some(listener) = inherited.as_mut().and_then(|inherited| inherited.take(address)) {
+                listeners.push(listener);
+                continue;
+            }
             match admin::bind(address, setting) {
                 Ok(listener) => listeners.push(listener),
                 Err(e) => return Err(StartError { what: e.to_string(), cure: e.cure() }),
@@ -392,161 +492,6 @@ pub(super) fn open_health(
     }
     let addresses = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
     Ok((listeners, addresses))
-}
-
-/// What shards are made of.
-struct Starter<'a> {
-    config: &'a Config,
-    setup: &'a FeedSetup,
-    topology: &'a Topology,
-    epoch: u32,
-    connections_max: usize,
-    keys: &'a [crate::account::Key],
-    allowances: &'a Arc<Allowances>,
-    now: Now,
-}
-
-struct Running {
-    threads: Vec<JoinHandle<io::Result<io::Result<()>>>>,
-    controls: Arc<[Sender<Control>]>,
-    /// Where feed connections are handed to.
-    guests: Arc<[Sender<Control>]>,
-    published: Vec<Arc<Published>>,
-}
-
-impl Starter<'_> {
-    /// Starts all shards, and the feed thread where there is a core for it. Returns the publisher
-    /// of the REST desk too, since it is wired like the others.
-    fn start_shards(
-        &self,
-        sockets: Vec<Sockets>,
-        segments: Vec<Segment>,
-        kernel: Option<KernelAnswers>,
-        facts: &Facts,
-        asker: &dyn Fn() -> Box<dyn AskRest + Send>,
-    ) -> Result<(Running, Publisher), StartError> {
-        let count = self.topology.shards.len();
-        let feed_threads = usize::from(self.topology.feed_core.is_some());
-        let ends = count + usize::from(kernel.is_some());
-        let (mut publishers, mut inboxes) = self.wire(ends, count + feed_threads + 1);
-        let kernel = kernel.zip(inboxes.drain(count..).next());
-        let desk = publishers.pop().ok_or_else(|| StartError::new("no publisher", "report this"))?;
-        let (mut threads, mut controls, mut published) = (Vec::new(), Vec::new(), Vec::new());
-        let mut publishers = publishers.into_iter();
-        for (index, (((sockets, cpu), inbox), segment)) in
-            sockets.into_iter().zip(&self.topology.shards).zip(inboxes).zip(segments).enumerate()
-        {
-            let Some(publisher) = publishers.next() else { break };
-            let counters = Published::new();
-            facts.add_shard(Arc::clone(&counters), self.now.mono);
-            let made = self.shard(segment, publisher, inbox, &sockets, Arc::clone(&counters), asker());
-            threads.push(self.spawn(*cpu, &format!("shard-{index}"), made.0, sockets)?);
-            controls.push(made.1);
-            published.push(counters);
-        }
-        let mut guests: Arc<[Sender<Control>]> = controls.clone().into();
-        if let (Some(cpu), Some(publisher)) = (self.topology.feed_core, publishers.next()) {
-            // A shard without sockets: it looks after feeds and answers nobody.
-            let sockets = Sockets::default();
-            let unused = Segment::new(self.epoch, u16::MAX);
-            let (shard, control) =
-                self.shard(unused, publisher, Vec::new(), &sockets, Published::new(), Box::new(NoRest));
-            threads.push(self.spawn(Some(cpu), "feeds", shard, sockets)?);
-            guests = vec![control.clone()].into();
-            controls.push(control);
-        }
-        if let Some((kernel, inbox)) = kernel {
-            let counters = Published::new();
-            facts.add_shard(Arc::clone(&counters), self.now.mono);
-            let (control, controlled) = unbounded();
-            threads.push(kernel.spawn(Inbox::new(inbox), controlled, counters).map_err(no_back_office)?);
-            controls.push(control);
-        }
-        Ok((Running { threads, controls: controls.into(), guests, published }, desk))
-    }
-
-    /// Answers in the kernel, where they are asked for.
-    fn kernel(
-        &self,
-        journal: &Arc<Journal>,
-        listening: &Listening,
-    ) -> Result<Option<KernelAnswers>, StartError> {
-        let Some(on) = &self.config.xdp else { return Ok(None) };
-        let addresses: Vec<_> = listening.udp.iter().map(SocketAddr::ip).collect();
-        let setup = KernelSetup {
-            on,
-            stays: self.config.xdp_stays,
-            data_dir: &self.config.data_dir,
-            epoch: self.epoch,
-            listen: &addresses,
-            port: listening.udp.first().map_or(self.config.udp_port, SocketAddr::port),
-            catalogue: &self.setup.catalogue,
-            keys: KeyTable::new(self.keys.to_vec()),
-            allowances: self.allowances,
-            shards: self.topology.shards.len(),
-            journal,
-        };
-        KernelAnswers::prepare(setup).map(Some)
-    }
-
-    /// Links from every publisher to every shard.
-    fn wire(&self, shards: usize, publishers: usize) -> (Vec<Publisher>, Vec<Vec<Receiver<Update>>>) {
-        let catalogue: &Arc<Catalogue> = &self.setup.catalogue;
-        let mut inboxes: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
-        let made = (0..publishers)
-            .map(|_| {
-                let (publisher, ends): Wiring = links(catalogue, shards, LINK_LEN);
-                for (inbox, end) in inboxes.iter_mut().zip(ends) {
-                    inbox.push(end);
-                }
-                publisher
-            })
-            .collect();
-        (made, inboxes)
-    }
-
-    fn shard(
-        &self,
-        segment: Segment,
-        publisher: Publisher,
-        inbox: Vec<Receiver<Update>>,
-        sockets: &Sockets,
-        published: Arc<Published>,
-        rest: Box<dyn AskRest + Send>,
-    ) -> (Shard, Sender<Control>) {
-        let (control, controlled) = unbounded();
-        let config = self.config;
-        let secrets = ShardSecrets { recognizer: random(), budget: random() };
-        let keys = Box::new(KeyTable::new(self.keys.to_vec()));
-        let mut answerer = Answerer::new(Arc::clone(&self.setup.catalogue), keys, segment, secrets, rest);
-        answerer.set_clock(|| RealClock.now().mono);
-        answerer.share_replies(self.topology.shards.len());
-        let leasing = self.topology.shards.len() + usize::from(config.xdp.is_some());
-        answerer.share_limits(Arc::clone(self.allowances), leasing);
-        let options = Options {
-            udp: u8::try_from(sockets.udp.len()).unwrap_or(u8::MAX),
-            tcp: u8::try_from(sockets.tcp.len()).unwrap_or(u8::MAX),
-            spin: Duration::from_micros(config.spin_us),
-            rest_deadline: Duration::from_millis(config.rest.deadline_ms),
-            http_idle: Duration::from_secs(config.http.idle_s),
-            http_head: Duration::from_secs(config.http.head_s),
-            drain: Duration::from_secs(config.drain_s),
-        };
-        let shard = Shard::new(answerer, publisher, Inbox::new(inbox), controlled, published, options);
-        (shard, control)
-    }
-
-    fn spawn(
-        &self,
-        cpu: Option<usize>,
-        name: &str,
-        shard: Shard,
-        sockets: Sockets,
-    ) -> Result<JoinHandle<io::Result<io::Result<()>>>, StartError> {
-        let engine: Chosen = self.topology.engine;
-        shards::spawn(engine, cpu, name, shard, sockets, self.connections_max)
-            .map_err(|e| StartError::new(format!("{name} cannot start: {e}"), "use --io portable"))
-    }
 }
 
 pub(super) fn runtime() -> Result<Runtime, StartError> {

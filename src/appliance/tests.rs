@@ -49,7 +49,7 @@ fn a_revoked_key_stops_on_every_shard_also_where_feeds_have_a_thread_of_their_ow
         listen: config.listen.clone(),
     };
     let engine = Choice { engine: Chosen::Portable, why: "a test".into() };
-    let appliance = Appliance::start_on(&config, engine, topology, |_| Ok(())).unwrap();
+    let appliance = Appliance::start_on(&config, engine, topology, None, |_| Ok(())).unwrap();
     let token = appliance.first_key.unwrap();
     let key = token.reveal();
     let http = appliance.addresses.http[0];

@@ -54,6 +54,8 @@ pub struct Drain {
     /// When the first record was added to the roll-up.
     begun: Instant,
     records: Vec<(RecordId, Record)>,
+    /// Whether the journal is ours alone, when last looked at.
+    alone: bool,
 }
 
 /// Why nothing was drained.
@@ -83,14 +85,21 @@ impl Drain {
     ) -> Self {
         let (rollup, records) = (Rollup::new(options.raw_records), Vec::new());
         let begun = Instant::now();
-        Self { journal, store, options, status, positions: None, rollup, begun, records }
+        let alone = journal.is_alone();
+        Self { journal, store, options, status, positions: None, rollup, begun, records, alone }
     }
 
-    /// Drains until `stop` says something or its sender is gone; then what is left, for a while.
+    /// Drains until `stop` says something, and ends at once; or until its sender is gone, and then drains
+    /// what is left, for a while.
     pub fn run(mut self, stop: &Receiver<()>) {
         let mut trouble = Trouble::default();
         let mut pause = Duration::ZERO;
-        while matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
+        loop {
+            match stop.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(()) => return,
+            }
             pause = match self.turn(false) {
                 Ok(read) => {
                     trouble.is_over();
@@ -141,6 +150,13 @@ impl Drain {
     /// Reads what there is, up to a bound, and writes a batch when one is due, or `now`. Returns
     /// whether there was anything to read.
     fn turn(&mut self, now: bool) -> Result<bool, Failure> {
+        let alone = self.journal.is_alone();
+        if alone != self.alone {
+            // The process before us has gone: how far it has drained its records only the store knows.
+            self.alone = alone;
+            self.rollup.clear();
+            self.positions = None;
+        }
         if self.positions.is_none() {
             self.begin().map_err(Failure::Store)?;
         }

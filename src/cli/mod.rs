@@ -14,6 +14,7 @@ mod load;
 mod manager;
 mod prove;
 mod report;
+mod restart;
 mod serve;
 mod settings_args;
 
@@ -62,6 +63,9 @@ enum Command {
     /// Make, list, change and revoke API keys
     Keys(keys::KeysArgs),
 
+    /// Let a new process of the program that is there now take a running server's place
+    Restart(restart::RestartArgs),
+
     /// Ask a running server how it is
     Health(health::HealthArgs),
 
@@ -109,6 +113,7 @@ pub(crate) fn run() -> ExitCode {
         Command::ExchangeSim(args) => exchange_sim::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Keys(args) => keys::run(&args),
+        Command::Restart(args) => restart::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Host(args) => host::run(&args),

@@ -3,11 +3,12 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use beast::account::Token;
 use beast::admin::Stage;
-use beast::appliance::{Addresses, Appliance, ReportServer, StartError};
+use beast::appliance::{Addresses, Appliance, Predecessor, ReportServer, StartError, Successor};
 use beast::config::{Config, LogLevel, Role};
 use beast::ledger::Recovery;
 use beast::store::write_first_key;
@@ -15,8 +16,9 @@ use beast::time::{Clock as _, RealClock};
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::leave::LeaveSignals;
+use super::leave::{LeaveSignals, Wish};
 use super::manager::Manager;
+use super::restart::{self, Door, Myself};
 use super::{Failure, Outcome, SettingsArgs, listen};
 
 /// Arguments of `beast serve`.
@@ -34,6 +36,20 @@ const SHOW_MAX: Duration = Duration::from_secs(30);
 
 /// Carries out `beast serve`; returns once the process has left its post.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
+    let myself = Myself::now();
+    let predecessor = Predecessor::of_parent().map_err(|e| {
+        Failure::runtime(format!("the old process does not hand over: {e}"), "stop it and start it anew")
+    })?;
+    let refuse_by = predecessor.as_ref().and_then(|predecessor| predecessor.stream().ok());
+    serve(args, &myself, predecessor).inspect_err(|failures| {
+        if let (Some(mut stream), Some(failure)) = (refuse_by, failures.first()) {
+            Predecessor::refuse(&mut stream, &failure.to_string());
+        }
+    })
+}
+
+fn serve(args: &ServeArgs, myself: &Myself, predecessor: Option<Predecessor>) -> Outcome {
+    let heir = predecessor.is_some();
     let effective = args.settings.load()?;
     start_log(effective.config.log);
     let config = Config { listen: listen::addresses(&effective)?, ..effective.config };
@@ -44,7 +60,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         .map_err(|e| Failure::runtime(format!("no runtime: {e}"), "raise the limits of the process"))?;
     // Installed before the start, so that nobody who asks us to leave early is ignored.
     let mut signals = runtime
-        .block_on(async { LeaveSignals::catch() })
+        .block_on(async { LeaveSignals::catch_with_restart() })
         .map_err(|e| Failure::runtime(format!("signals cannot be caught: {e}"), "see ulimit -a"))?;
     if config.role == Role::ReportServer {
         return run_reports(&config, &runtime, &mut signals);
@@ -52,7 +68,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let started = Instant::now();
     let terminal = io::stderr().is_terminal();
     let mut key_file = None;
-    let appliance = Appliance::start(&config, |token| {
+    let mut appliance = Appliance::start_after(&config, predecessor, |token| {
         if !terminal {
             key_file = Some(write_first_key(&config.data_dir, token)?);
         }
@@ -74,25 +90,64 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     for note in &appliance.notes {
         stage("note", note.clone());
     }
-    introduce(appliance.first_key.as_ref(), key_file, &config, &appliance);
+    if heir {
+        stage("restart", "waiting for prices before the old process is relieved".to_owned());
+        if let Err(StartError { what, cure }) = appliance.take_over() {
+            let _ended = appliance.leave();
+            return Err(Failure::runtime(what, cure).into());
+        }
+        stage("restart", format!("has taken over after {:.2} s", started.elapsed().as_secs_f64()));
+    } else {
+        introduce(appliance.first_key.as_ref(), key_file, &config, &appliance);
+    }
     // Answers come from now on; an exchange that is down is no failed start.
     let manager = Manager::of_environment();
     manager.tell("READY=1\nSTATUS=answering; /ready tells how many prices are fresh");
     manager.watch(appliance.published.clone());
-    runtime.block_on(async {
-        tokio::select! {
-            () = watch_start(&appliance, started) => {}
-            _ = signals.next() => return,
-        }
-        tokio::select! {
-            () = watch_threads(&appliance) => say("error: a shard has ended by itself; the process leaves"),
-            _ = signals.next() => {}
+    let door = runtime.block_on(async { Door::open(&config.data_dir) });
+    if let Err(error) = &door {
+        let path = config.data_dir.display();
+        stage("note", format!("no control socket in {path}, so only SIGHUP restarts: {error}"));
+    }
+    let successor = runtime.block_on(async {
+        let (mut shown, start) = (false, watch_start(&appliance, started));
+        let end = post(&appliance, &mut signals, myself, door.as_ref().ok());
+        tokio::pin!(start, end);
+        loop {
+            tokio::select! {
+                () = &mut start, if !shown => shown = true,
+                end = &mut end => return end,
+            }
         }
     });
-    manager.tell("STOPPING=1\nSTATUS=finishing what is in flight");
-    say("leaving  finishing what is in flight; once more to leave at once");
+    let heir = successor.is_some();
+    if let Some(successor) = successor {
+        let pid = successor.pid();
+        manager.tell(&format!("MAINPID={pid}"));
+        successor.release();
+        say(&format!(
+            "restart  process {pid} has taken over; the connections there are get their last answer"
+        ));
+        let (handover, most) = (Arc::clone(&appliance.handover), Duration::from_secs(config.drain_s));
+        runtime.block_on(async {
+            let drained = tokio::task::spawn_blocking(move || handover.drain(most));
+            tokio::select! {
+                _ = drained => {}
+                _ = signals.next() => {}
+            }
+        });
+    } else {
+        manager.tell("STOPPING=1\nSTATUS=finishing what is in flight");
+        say("leaving  finishing what is in flight; once more to leave at once");
+        if let Ok(door) = door {
+            door.close();
+        }
+    }
     let whole = appliance.is_whole();
-    let left = std::thread::spawn(move || appliance.leave());
+    let left = std::thread::spawn(move || match heir {
+        true => appliance.leave_to_heir(),
+        false => appliance.leave(),
+    });
     runtime.block_on(async {
         let done = async {
             while !left.is_finished() {
@@ -111,6 +166,38 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         Err(e) => {
             Err(Failure::runtime(format!("a shard ended with: {e}"), "report this with the lines above")
                 .into())
+        }
+    }
+}
+
+/// Stays until the process is told to leave, a shard has ended, or another process has taken over.
+async fn post(
+    appliance: &Appliance,
+    signals: &mut LeaveSignals,
+    myself: &Myself,
+    door: Option<&Door>,
+) -> Option<Successor> {
+    loop {
+        let asked = async {
+            match door {
+                Some(door) => door.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let asked = tokio::select! {
+            () = watch_threads(appliance) => {
+                say("error: a shard has ended by itself; the process leaves");
+                return None;
+            }
+            wish = signals.wish() => match wish {
+                Wish::Leave => return None,
+                Wish::Restart => None,
+            },
+            stream = asked => Some(stream),
+        };
+        match myself.hand_over(&appliance.handover, asked).await {
+            Ok(successor) => return Some(successor),
+            Err(why) => restart::refused(&why),
         }
     }
 }

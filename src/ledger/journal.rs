@@ -28,7 +28,7 @@ use crossbeam_channel::Sender;
 use super::error::{JournalError, failed};
 use super::layout::SegmentIndex;
 use super::record::ChainId;
-use super::recovery::{Recovery, recover};
+use super::recovery::{Kept, Own, Recovery, recover};
 use super::segment::{Live, Segment};
 use crate::time::UnixNs;
 
@@ -54,8 +54,9 @@ pub struct JournalOptions {
 pub struct Journal {
     pub(super) options: JournalOptions,
     pub(super) table: Mutex<Table>,
-    /// Locked as long as this lives.
-    _lock: File,
+    epoch: u32,
+    /// Locked as long as this lives; absent while the process before us holds it.
+    lock: Mutex<Option<File>>,
 }
 
 /// Every segment there is. Never locked by a shard, and by others for moments: at most while files are
@@ -175,15 +176,65 @@ impl Journal {
         epoch: u32,
         shards: u16,
     ) -> Result<(Self, Vec<Segment>, Recovery), JournalError> {
-        let folder = &options.folder;
-        make_folder(folder)?;
-        let lock = lock(folder)?;
+        make_folder(&options.folder)?;
+        let lock = lock(&options.folder)?;
         let mut recovery = Recovery::default();
         let mut table = Table::default();
-        for kept in recover(folder, epoch, &mut recovery)? {
-            let entry = Entry::Sealed { path: kept.path, index: kept.index.into(), len: kept.len };
-            table.chains.entry(kept.chain).or_default().segments.insert(kept.first, entry);
+        table.take_in(recover(&options.folder, epoch, Own::None, &mut recovery)?);
+        let (journal, segments) = Self::of(options, epoch, shards, table, Some(lock))?;
+        Ok((journal, segments, recovery))
+    }
+
+    /// Opens it beside another process that serves this folder and is about to leave: only what this
+    /// run writes is in it, until [`take_over`](Self::take_over).
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn open_beside(
+        options: JournalOptions,
+        epoch: u32,
+        shards: u16,
+    ) -> Result<(Self, Vec<Segment>), JournalError> {
+        make_folder(&options.folder)?;
+        Self::of(options, epoch, shards, Table::default(), None)
+    }
+
+    /// Takes in what earlier runs have left, once the process that this one was opened beside has gone;
+    /// `None` while it has not. Nothing to do when that is done.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn take_over(&self) -> Result<Option<Recovery>, JournalError> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recovery = Recovery::default();
+        if held.is_some() {
+            return Ok(Some(recovery));
         }
+        let lock = match lock(&self.options.folder) {
+            Ok(lock) => lock,
+            Err(JournalError::Held { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let kept = recover(&self.options.folder, self.epoch, Own::Begun, &mut recovery)?;
+        self.table().take_in(kept);
+        *held = Some(lock);
+        Ok(Some(recovery))
+    }
+
+    /// Whether all records of the folder are in it: no process before this one still writes some.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn of(
+        options: JournalOptions,
+        epoch: u32,
+        shards: u16,
+        mut table: Table,
+        lock: Option<File>,
+    ) -> Result<(Self, Vec<Segment>), JournalError> {
+        let folder = &options.folder;
         let mut segments = Vec::new();
         for shard in 0..shards {
             let chain = ChainId { epoch, shard };
@@ -193,12 +244,12 @@ impl Journal {
                 Some(Writer { ready, next: 0, wanted: 1, seen_empty: 0 });
             segments.push(Segment::awaiting(chain, supply).map_err(failed("map memory for", folder))?);
         }
-        let journal = Self { options, table: Mutex::new(table), _lock: lock };
+        let journal = Self { options, table: Mutex::new(table), epoch, lock: Mutex::new(lock) };
         match journal.keep() {
             Err(error) if !error.is_full() => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        Ok((journal, segments, recovery))
+        Ok((journal, segments))
     }
 
     /// A further place for records, of a chain that is no shard's of this run: it goes on where the
@@ -326,6 +377,13 @@ impl Journal {
 }
 
 impl Table {
+    fn take_in(&mut self, kept: Vec<Kept>) {
+        for kept in kept {
+            let entry = Entry::Sealed { path: kept.path, index: kept.index.into(), len: kept.len };
+            self.chains.entry(kept.chain).or_default().segments.insert(kept.first, entry);
+        }
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.chains.values().flat_map(|chain| chain.segments.values()).map(Entry::len).sum()
     }

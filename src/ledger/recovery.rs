@@ -65,13 +65,27 @@ pub(super) struct Kept {
     pub(super) len: u64,
 }
 
-/// Looks through the folders of all shards, where no file may be of this run's `epoch` or a later one.
-pub(super) fn recover(folder: &Path, epoch: u32, report: &mut Recovery) -> Result<Vec<Kept>, JournalError> {
+/// Which runs' segments a recovery meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    /// None of this run or a later one may be there yet.
+    None,
+    /// This run has begun to write; its segments, and those of later runs, are not looked at.
+    Begun,
+}
+
+/// Looks through the folders of all shards for what runs before `epoch` have left.
+pub(super) fn recover(
+    folder: &Path,
+    epoch: u32,
+    own: Own,
+    report: &mut Recovery,
+) -> Result<Vec<Kept>, JournalError> {
     let mut kept = Vec::new();
     for path in entries(folder)? {
         match path.file_name().and_then(|name| name.to_str()).and_then(shard_of) {
             Some(shard) if path.is_dir() => {
-                recover_shard(&path, ChainId { epoch, shard }, &mut kept, report)?;
+                recover_shard(&path, ChainId { epoch, shard }, own, &mut kept, report)?;
             }
             _ if path.ends_with(super::journal::LOCK) => {}
             _ => report.findings.push(format!("{} is no folder of a shard; left as it is", path.display())),
@@ -102,11 +116,16 @@ pub(super) fn recover(folder: &Path, epoch: u32, report: &mut Recovery) -> Resul
 fn recover_shard(
     folder: &Path,
     now: ChainId,
+    own: Own,
     kept: &mut Vec<Kept>,
     report: &mut Recovery,
 ) -> Result<(), JournalError> {
     for path in entries(folder)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let finished = name.strip_suffix(super::keeper::UNREADY).unwrap_or(name);
+        if own == Own::Begun && epoch_and_first(finished).is_some_and(|(epoch, _)| epoch >= now.epoch) {
+            continue;
+        }
         if name.strip_suffix(super::keeper::UNREADY).is_some_and(|name| epoch_and_first(name).is_some()) {
             // The process ended while it was being made: there was never a record in it.
             fs::remove_file(&path).map_err(failed("remove", &path))?;

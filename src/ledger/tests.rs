@@ -445,3 +445,33 @@ fn killed_at_any_instant_every_answered_record_is_there() {
         }
     });
 }
+
+#[test]
+fn a_second_process_writes_beside_the_first_and_takes_in_its_records_when_it_has_gone() {
+    let mut world = World::new();
+    let (first, mut first_segments, _) = world.open();
+    append(&first, &mut first_segments[0], 0, 20);
+    let (second, mut second_segments) = Journal::open_beside(options(world.folder()), 2, 2).unwrap();
+    append(&second, &mut second_segments[0], 0, 20);
+    append(&first, &mut first_segments[0], 20, 20);
+    assert_eq!(second.take_over().unwrap(), None, "the first one is still there");
+    let epochs = |journal: &Journal| -> Vec<(u32, u64)> {
+        journal
+            .chains()
+            .iter()
+            .filter(|chain| chain.end > 0)
+            .map(|chain| (chain.id.epoch, chain.end))
+            .collect()
+    };
+    assert_eq!(epochs(&first), [(1, 40)]);
+    assert_eq!(epochs(&second), [(2, 20)]);
+    first.close().unwrap();
+    drop((first, first_segments));
+    assert_eq!(second.take_over().unwrap().unwrap().records, 40);
+    assert_eq!(epochs(&second), [(1, 40), (2, 20)]);
+    append(&second, &mut second_segments[0], 20, 20);
+    assert_eq!(epochs(&second), [(1, 40), (2, 40)]);
+    assert_eq!(second.take_over().unwrap(), Some(Recovery::default()), "taken in once");
+    let error = Journal::open(options(world.folder()), 3, 1).unwrap_err();
+    assert!(matches!(error, JournalError::Held { .. }));
+}

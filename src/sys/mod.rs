@@ -6,6 +6,7 @@ pub mod eventfd;
 pub mod mmap;
 pub mod mmsg;
 pub mod net;
+pub mod pass_fds;
 pub mod pin;
 pub mod priority;
 mod refusal;
