@@ -2,9 +2,12 @@
 //! either shape with their roll-ups, then asks for pages of every report, first, last and in the middle,
 //! with every kind of filter.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +19,7 @@ use beast::store::{
 };
 use beast::time::{Clock as _, MonoNs, Now, RealClock, UnixNs};
 use clap::Parser;
+use common::Start;
 
 /// Measures pages of reports.
 #[derive(Debug, Parser)]
@@ -41,14 +45,19 @@ struct Args {
     /// One object instead of lines
     #[arg(long)]
     json: bool,
-    /// Set by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = Args::parse();
-    if args.quick || !args.bench {
+fn main() -> ExitCode {
+    let args = match common::start() {
+        Start::Nothing => return ExitCode::SUCCESS,
+        Start::Smoke => ["reports", "--quick"].map(Into::into).to_vec(),
+        Start::Bench(args) => args,
+    };
+    common::end(measure(Args::parse_from(args)).map(|()| true))
+}
+
+fn measure(mut args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    if args.quick {
         (args.records, args.rounds) = (30_000, 1);
     }
     let folder = tempfile::tempdir()?;
