@@ -107,7 +107,7 @@ impl ReportFolder {
     }
 
     /// Writes both files of a verdict, and gives their paths in the order of
-    /// [`VERDICT_FILES`](verdict::VERDICT_FILES).
+    /// [`VERDICT_FILES`].
     ///
     /// # Errors
     /// As for [`write`](Self::write).
