@@ -137,6 +137,7 @@ fn a_container_answers_by_the_portable_engine_and_says_why() {
     assert!(log[0].contains("refused by a seccomp profile"), "{log:#?}");
     let has = |text: &str| log.iter().any(|line| line.contains(text));
     assert!(!has("the root can be written"), "{log:#?}");
+    assert!(has("feeds    ") && has("assets   "), "ready without prices: {log:#?}");
 
     // The health check of the image, and a price, from outside.
     let port = |name: &str| {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::books;
+use super::feed_setup::FeedSetup;
 use super::feeds::{Dialer, Pace, Session, SessionStatus};
 use super::key_watch::KeyWatch;
 use super::rest::{Ask, RestCounts, RestDesk};
@@ -95,6 +96,26 @@ async fn prewarm(catalogue: Arc<Catalogue>, asks: tokio::sync::mpsc::Sender<Ask>
     }
 }
 
+/// Tells what has to come up, of which nothing has yet.
+pub(super) fn begin_stages(facts: &Facts, setup: &FeedSetup) {
+    let feeds = setup.rows.iter().filter(|row| row.enabled).count() as u64;
+    let detail = "nobody has looked yet".to_owned();
+    facts.set_stage(feeds_stage(0, feeds, detail));
+    facts.set_stage(assets_stage(0, setup.catalogue.assets().len() as u64));
+}
+
+/// One exchange is enough.
+fn feeds_stage(up: u64, total: u64, detail: String) -> Stage {
+    Stage { name: "feeds", done: small(up), needed: u32::from(total > 0), total: small(total), detail }
+}
+
+/// Half of the assets are enough.
+fn assets_stage(fresh: u64, listed: u64) -> Stage {
+    let detail = "assets with a fresh price; half of them are enough to be ready".to_owned();
+    let needed = small(listed.div_ceil(2).max(1));
+    Stage { name: "assets", done: small(fresh), needed, total: small(listed), detail }
+}
+
 async fn show_facts(
     facts: Arc<Facts>,
     sessions: Vec<(Arc<Row>, Arc<SessionStatus>)>,
@@ -104,25 +125,11 @@ async fn show_facts(
     loop {
         every.tick().await;
         let feeds = feeds(&sessions);
-        let up = feeds.iter().filter(|feed| feed.connected > 0).count();
-        let total = feeds.len();
-        facts.set_stage(Stage {
-            name: "feeds",
-            done: small(up as u64),
-            needed: small(u64::from(total > 0)),
-            total: small(total as u64),
-            detail: missing(&feeds),
-        });
+        let up = feeds.iter().filter(|feed| feed.connected > 0).count() as u64;
+        facts.set_stage(feeds_stage(up, feeds.len() as u64, missing(&feeds)));
         facts.set_feeds(feeds);
         let shard = |counter| published.iter().map(|p| p.read().value(counter)).min().unwrap_or(0);
-        let listed = shard(Counter::Assets);
-        facts.set_stage(Stage {
-            name: "assets",
-            done: small(shard(Counter::AssetsFresh)),
-            needed: small(listed.div_ceil(2).max(1)),
-            total: small(listed),
-            detail: "assets with a fresh price; half of them are enough to be ready".to_owned(),
-        });
+        facts.set_stage(assets_stage(shard(Counter::AssetsFresh), shard(Counter::Assets)));
     }
 }
 

@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 
-use super::backoffice::BackOffice;
+use super::backoffice::{self, BackOffice};
 use super::books::Books;
 use super::feed_setup::feed_setup;
 use super::feeds::{self, Dialer};
@@ -217,6 +217,8 @@ impl Appliance {
         notes.extend(fewer);
         let facts = Facts::new(now, env!("CARGO_PKG_VERSION"), Duration::from_secs(config.shard_stall_s));
         facts.set_engine(engine.engine.name(), &engine.why);
+        // Known from the beginning, or a process would count as ready before anyone has looked.
+        backoffice::begin_stages(&facts, &setup);
         let runtime = runtime()?;
         let (health, health_addresses) = {
             // These sockets belong to the runtime's reactor.
