@@ -1,4 +1,4 @@
-//! Does a shard go on answering when it is asked more than it can? An open loop at a half, once, twice
+//! Does a shard go on answering when it is asked more than it can? An open loop at once, twice
 //! and five times its capacity, which is lowered by a cost an answer has only here. Every request
 //! must end in the books: answered, refused, or dropped by the kernel because the socket was full.
 
