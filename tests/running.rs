@@ -43,41 +43,49 @@ fn price(frame: usize, symbol: usize) -> String {
     format!("{}.{symbol:03}0", 1_000 + frame)
 }
 
+/// Bursts sent until one overflows: a shard that has a core of its own may keep pace with one.
+const BURSTS_MAX: usize = 20;
+
 #[test]
 fn every_shard_ends_with_the_newest_price_after_a_burst_that_overflows_the_links() {
     for io in engines() {
-        let replays = vec![burst()];
-        let sim = Sim::start(SimOptions { replays, speed: Speed::Max, ..SimOptions::default() }).unwrap();
-        let mut config = config(io);
-        config.shards = 2;
-        enable(&mut config, &sim, Exchange::Okx, "max_per_msg = 1000\nsymbols_per_connection = 1000");
-        for s in 0..SYMBOLS {
-            list(&mut config, &format!("O{s}"), Some(NUMBER + s), &[(Exchange::Okx, &format!("O{s}-USD"))]);
-        }
-        let running = Running::start(config);
-        until("the burst is sent", || {
-            let counts = sim.control().counts(Exchange::Okx);
-            holds(counts.replays_finished > 0, || format!("{counts:?}"))
-        });
-        for s in 0..SYMBOLS {
-            let (asset, expected) = (format!("O{s}"), price(FRAMES - 1, s));
-            // Each request comes from another port, so the kernel spreads them over the shards.
-            until(&format!("both shards say {expected} for {asset}"), || {
-                let mut told = BTreeMap::new();
-                while told.len() < 2 {
-                    let (answer, shard) = running.client.v2_from(&asset, None)?;
-                    told.insert(shard, answer.price);
-                }
-                holds(told.values().all(|price| *price == expected), || format!("{told:?}"))
-            });
-        }
-        let overruns = running.metric("beast_link_overrun_total", "");
-        assert!(overruns > 0, "the burst must overflow a link to prove anything");
-        for shard in ["0", "1"] {
-            let label = format!("shard=\"{shard}\"");
-            assert!(running.metric("beast_request_answered_total", &label) > 0);
-        }
+        let overflowed = (0..BURSTS_MAX).any(|_| overruns_of_a_burst(io) > 0);
+        assert!(overflowed, "a burst must overflow a link to prove anything: none of {BURSTS_MAX} did");
     }
+}
+
+/// Sends one burst, waits for its last prices on both shards, and tells how often a link was full.
+fn overruns_of_a_burst(io: IoChoice) -> u64 {
+    let replays = vec![burst()];
+    let sim = Sim::start(SimOptions { replays, speed: Speed::Max, ..SimOptions::default() }).unwrap();
+    let mut config = config(io);
+    config.shards = 2;
+    enable(&mut config, &sim, Exchange::Okx, "max_per_msg = 1000\nsymbols_per_connection = 1000");
+    for s in 0..SYMBOLS {
+        list(&mut config, &format!("O{s}"), Some(NUMBER + s), &[(Exchange::Okx, &format!("O{s}-USD"))]);
+    }
+    let running = Running::start(config);
+    until("the burst is sent", || {
+        let counts = sim.control().counts(Exchange::Okx);
+        holds(counts.replays_finished > 0, || format!("{counts:?}"))
+    });
+    for s in 0..SYMBOLS {
+        let (asset, expected) = (format!("O{s}"), price(FRAMES - 1, s));
+        // Each request comes from another port, so the kernel spreads them over the shards.
+        until(&format!("both shards say {expected} for {asset}"), || {
+            let mut told = BTreeMap::new();
+            while told.len() < 2 {
+                let (answer, shard) = running.client.v2_from(&asset, None)?;
+                told.insert(shard, answer.price);
+            }
+            holds(told.values().all(|price| *price == expected), || format!("{told:?}"))
+        });
+    }
+    for shard in ["0", "1"] {
+        let label = format!("shard=\"{shard}\"");
+        assert!(running.metric("beast_request_answered_total", &label) > 0);
+    }
+    running.metric("beast_link_overrun_total", "")
 }
 
 /// BTC on Kraken at a price that stands still.
