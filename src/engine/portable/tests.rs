@@ -77,6 +77,9 @@ fn a_lone_datagram_is_found_at_once_while_its_socket_is_looked_at() {
         looks
     };
     looks_until_found(&mut engine);
+    engine.harvest(8, &mut Vec::new()).unwrap();
+    // Watched from here on, as after any parking.
+    ready(engine.park(MonoNs(0))).unwrap();
     for empty in [1, LOOKS_WITHOUT_EPOLL / 2, 2 * LOOKS_WITHOUT_EPOLL] {
         for _ in 0..empty {
             engine.harvest(8, &mut Vec::new()).unwrap();
@@ -85,4 +88,41 @@ fn a_lone_datagram_is_found_at_once_while_its_socket_is_looked_at() {
         let expected = if empty > LOOKS_WITHOUT_EPOLL { 2 } else { 1 };
         assert_eq!(looks_until_found(&mut engine), Some(expected), "after {empty} empty looks");
     }
+}
+
+#[test]
+fn a_socket_that_goes_on_giving_leaves_epoll_until_the_shard_parks() {
+    let socket = open_udp("127.0.0.1:0".parse().unwrap(), 1 << 16).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(socket.local_addr().unwrap()).unwrap();
+    let mut engine = PortableEngine::new(Sockets { udp: vec![socket], tcp: vec![] }, 4).unwrap();
+    engine.arm_udp(UdpIndex(0));
+    let mut events = Vec::new();
+    let mut watched = Vec::new();
+    let mut harvest = |engine: &mut PortableEngine| {
+        engine.harvest(8, &mut events).unwrap();
+        for event in events.drain(..) {
+            let Event::Datagram(datagram) = event else { panic!("{event:?}") };
+            engine.release(datagram.buffer);
+        }
+    };
+    let soon = || MonoNs(RealClock.now().mono.0 + 1_000_000);
+    for _ in 0..2 {
+        // Nothing is left when it parks, so it comes to watch and wakes by the deadline.
+        harvest(&mut engine);
+        ready(engine.park(soon())).unwrap();
+        watched.push(engine.udp[0].watched);
+        // The first harvest may be the one that epoll tells it.
+        for _ in 0..=HARVESTS_WATCHED {
+            client.send(b"ping").unwrap();
+            harvest(&mut engine);
+        }
+        watched.push(engine.udp[0].watched);
+    }
+    assert_eq!(watched, [true, false, true, false]);
+    harvest(&mut engine);
+    client.send(b"ping").unwrap();
+    ready(engine.park(MonoNs::NEVER)).unwrap();
+    engine.disarm_udp(UdpIndex(0));
+    assert!(!engine.udp[0].watched && engine.udp[0].gave == 0);
 }
