@@ -1,6 +1,7 @@
 //! Opening sockets the way shards want them, and asking the kernel about them.
 #![expect(unsafe_code, reason = "SO_MEMINFO has no safe wrapper")]
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -89,6 +90,9 @@ pub fn open_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     // Answers are written whole, so waiting to gather more only delays them. Accepted sockets
     // inherit this.
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    // Answers are a segment or a few, so what a window grows by never matters, and the timers of
+    // algorithms that pace do cost. Every kernel has this one; any other will do.
+    let _other = setsockopt(&fd, sockopt::TcpCongestion, &OsString::from("reno"));
     bind_to(&fd, address).map_err(|e| named(e, "TCP", address))?;
     let backlog = Backlog::new(backlog).unwrap_or(Backlog::MAXCONN);
     listen(&fd, backlog).map_err(|e| named(e.into(), "TCP", address))?;
