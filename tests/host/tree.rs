@@ -17,6 +17,8 @@ pub(crate) struct Tree(TempDir);
 const ETHTOOL: &str = r#"#!/bin/sh
 here=$(dirname "$0")/../card
 get() { cat "$here/$1"; }
+# A card has the old value or the new one, never half of one, whenever this is ended.
+put() { echo "$2" >"$here/../new-$1" && mv "$here/../new-$1" "$here/$1"; }
 case "$1" in
   -l) printf 'Channel parameters:\nPre-set maximums:\nRX:\t\tn/a\nTX:\t\tn/a\nCombined:\t8\n'
       printf 'Current hardware settings:\nRX:\t\tn/a\nTX:\t\tn/a\nCombined:\t%s\n' "$(get combined)" ;;
@@ -28,8 +30,8 @@ case "$1" in
         sdfn) printf 'UDP flows use these fields:\nIP SA\nIP DA\nL4 bytes 0 and 1 [TCP/UDP src port]\nL4 bytes 2 and 3 [TCP/UDP dst port]\n' ;;
         *) printf 'UDP flows use these fields:\nIP SA\nIP DA\n' ;;
       esac ;;
-  -L | -G | -C | -K) echo "$4" >"$here/$3" ;;
-  -N) echo "$5" >"$here/$4" ;;
+  -L | -G | -C | -K) put "$3" "$4" ;;
+  -N) put "$4" "$5" ;;
   *) exit 1 ;;
 esac
 "#;
