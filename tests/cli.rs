@@ -65,10 +65,13 @@ fn usage_errors_exit_with_2_and_help_with_0() {
 }
 
 /// A running `beast serve` with free ports, ended when dropped.
-struct Served(std::process::Child);
+struct Served {
+    child: std::process::Child,
+    said: std::sync::mpsc::Receiver<String>,
+}
 
 impl Served {
-    fn start(data: &std::path::Path) -> (Self, std::net::SocketAddr) {
+    fn start(data: &std::path::Path) -> Self {
         use std::io::BufRead as _;
         let mut command = Command::new(env!("CARGO_BIN_EXE_beast"));
         let ports =
@@ -77,30 +80,39 @@ impl Served {
         command.args(["serve", "--sim", "--health-port=0", "--data"]).arg(data).args(ports);
         let mut child = command.env_clear().stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
-        let served = Self(child);
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, said) = std::sync::mpsc::channel();
         // Reads to the end, so that the process is never held up by a full pipe.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        Self { child, said }
+    }
+
+    /// The next line with `text` in it.
+    fn line_with(&self, text: &str) -> String {
         let patience = std::time::Duration::from_secs(60);
         loop {
-            let line = told.recv_timeout(patience).expect("the address of the health port is shown");
-            if let Some((_, addresses)) = line.split_once("; health ") {
-                let first = addresses.split([',', ';']).next().unwrap();
-                return (served, first.parse().unwrap());
+            let line = self.said.recv_timeout(patience).unwrap_or_else(|_| panic!("{text:?} is not said"));
+            if line.contains(text) {
+                return line;
             }
         }
     }
 
+    fn health(&self) -> std::net::SocketAddr {
+        let line = self.line_with("; health ");
+        let (_, addresses) = line.split_once("; health ").unwrap();
+        addresses.split([',', ';']).next().unwrap().parse().unwrap()
+    }
+
     fn signal(&self, signal: nix::sys::signal::Signal) {
-        let process = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
+        let process = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
         nix::sys::signal::kill(process, signal).unwrap();
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -109,13 +121,20 @@ fn a_served_process_is_live_and_leaves_when_told() {
     use std::io::{Read as _, Write as _};
     for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
         let data = tempfile::tempdir().unwrap();
-        let (mut served, address) = Served::start(data.path());
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let mut served = Served::start(data.path());
+        let mut stream = std::net::TcpStream::connect(served.health()).unwrap();
         stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         served.signal(signal);
-        assert_eq!(served.0.wait().unwrap().code(), Some(0));
+        assert_eq!(served.child.wait().unwrap().code(), Some(0));
     }
+}
+
+#[test]
+fn a_start_tells_how_the_machine_is_set() {
+    let data = tempfile::tempdir().unwrap();
+    let told = Served::start(data.path()).line_with("host     ");
+    assert!(told.contains(" settings "), "{told}");
 }

@@ -112,6 +112,8 @@ pub struct Appliance {
     pub sim: Option<Sim>,
     /// The counters of each shard.
     pub published: Vec<Arc<Published>>,
+    /// The counters of every thread that must turn: of the shards, and of the feed thread if there is one.
+    pub turning: Vec<Arc<Published>>,
     /// The record of every answer.
     pub journal: Arc<Journal>,
     /// What earlier runs have left in it.
@@ -347,6 +349,7 @@ impl Appliance {
             notes,
             sim,
             published: running.published,
+            turning: running.turning,
             journal,
             recovery,
             steering,

@@ -52,6 +52,8 @@ pub(super) struct Running {
     /// Where feed connections are handed to.
     pub(super) guests: Arc<[Sender<Control>]>,
     pub(super) published: Vec<Arc<Published>>,
+    /// The counters of every thread that must turn: of the shards, and of the feed thread.
+    pub(super) turning: Vec<Arc<Published>>,
 }
 
 impl Starter<'_> {
@@ -85,13 +87,17 @@ impl Starter<'_> {
             controls.push(made.1);
             published.push(counters);
         }
+        let mut turning = published.clone();
         let mut guests: Arc<[Sender<Control>]> = controls.clone().into();
         if let (Some(cpu), Some(publisher)) = (self.topology.feed_core, publishers.next()) {
             // A shard without sockets: it looks after feeds and answers nobody.
             let sockets = Sockets::default();
             let unused = Segment::new(self.epoch, u16::MAX);
+            let counters = Published::new();
+            facts.add_shard(Arc::clone(&counters), self.now.mono);
+            turning.push(Arc::clone(&counters));
             let (shard, control) =
-                self.shard(unused, publisher, Vec::new(), &sockets, Published::new(), Box::new(NoRest));
+                self.shard(unused, publisher, Vec::new(), &sockets, counters, Box::new(NoRest));
             threads.push(self.spawn(Some(cpu), "feeds", shard, sockets)?);
             guests = vec![control.clone()].into();
             controls.push(control);
@@ -103,7 +109,7 @@ impl Starter<'_> {
             threads.push(kernel.spawn(Inbox::new(inbox), controlled, counters).map_err(no_back_office)?);
             controls.push(control);
         }
-        Ok((Running { threads, controls: controls.into(), guests, published }, desk))
+        Ok((Running { threads, controls: controls.into(), guests, published, turning }, desk))
     }
 
     /// Answers in the kernel, where they are asked for.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Appliance, Topology};
 use crate::config::Config;
 use crate::engine::probe::{Choice, Chosen};
+use crate::shard::Counter;
 use crate::store::Store;
 use crate::sys::pin;
 
@@ -61,5 +62,9 @@ fn a_revoked_key_stops_on_every_shard_also_where_feeds_have_a_thread_of_their_ow
         assert!(started.elapsed() < Duration::from_secs(30), "the revoked key goes on");
         std::thread::sleep(Duration::from_millis(20));
     }
+    // By now each thread has kept house many times.
+    let counted = appliance.facts.counters();
+    assert_eq!((counted.len(), appliance.published.len(), appliance.turning.len()), (2, 1, 2));
+    assert!(counted[1].value(Counter::Turn) > 0, "the feed thread is seen to turn");
     appliance.leave().unwrap();
 }

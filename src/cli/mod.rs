@@ -7,6 +7,7 @@ mod feeds;
 mod floor;
 mod health;
 mod host;
+mod host_check;
 mod keys;
 mod leave;
 mod listen;

@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 use super::leave::{LeaveSignals, Wish};
 use super::manager::Manager;
 use super::restart::{self, Door, Myself};
-use super::{Failure, Outcome, SettingsArgs, listen};
+use super::{Failure, Outcome, SettingsArgs, host_check, listen};
 
 /// Arguments of `beast serve`.
 #[derive(Debug, Args)]
@@ -66,6 +66,9 @@ fn serve(args: &ServeArgs, myself: &Myself, predecessor: Option<Predecessor>) ->
         return run_reports(&config, &runtime, &mut signals);
     }
     let started = Instant::now();
+    if config.host_check && !heir {
+        host_check::begin(&config, |found| say(&format!("{:<8} {found}", "host")));
+    }
     let terminal = io::stderr().is_terminal();
     let mut key_file = None;
     let mut appliance = Appliance::start_after(&config, predecessor, |token| {
@@ -103,7 +106,7 @@ fn serve(args: &ServeArgs, myself: &Myself, predecessor: Option<Predecessor>) ->
     // Answers come from now on; an exchange that is down is no failed start.
     let manager = Manager::of_environment();
     manager.tell("READY=1\nSTATUS=answering; /ready tells how many prices are fresh");
-    manager.watch(appliance.published.clone());
+    manager.watch(appliance.turning.clone());
     let door = runtime.block_on(async { Door::open(&config.data_dir) });
     if let Err(error) = &door {
         let path = config.data_dir.display();

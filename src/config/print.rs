@@ -185,6 +185,7 @@ connections_max = 16384         # default
 sim = false                     # default
 drain_s = 10                    # default
 shard_stall_s = 10              # default
+host_check = true               # default
 log = "info"                    # default
 # feeds_file =                  # default
 # assets_file =                 # default

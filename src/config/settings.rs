@@ -154,6 +154,9 @@ settings! {
     shard_stall_s: u64 = 10, "BEAST_SHARD_STALL_S", "",
         "a number from 2 to 600", |n| (2..=600).contains(n);
 
+    /// Whether the start looks at the machine's settings and says how many could be better.
+    host_check: bool = true, "BEAST_HOST_CHECK", "", "true or false", |_| true;
+
     /// How much is logged to standard error.
     log: LogLevel = LogLevel::Info, "BEAST_LOG", "",
         "off, error, warn, info, debug or trace", |_| true;

@@ -33,7 +33,12 @@ impl Program {
         let file = data.path().join("beast.toml");
         std::fs::write(&file, settings(config, &data).to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_beast"));
-        command.arg("serve").env_clear().env("BEAST_CONFIG", &file).env("SERVER_TYPE", "APP_SERVER");
+        command
+            .arg("serve")
+            .env_clear()
+            .env("BEAST_CONFIG", &file)
+            .env("SERVER_TYPE", "APP_SERVER")
+            .env("BEAST_HOST_CHECK", "false");
         command.current_dir(data.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();

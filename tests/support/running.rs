@@ -297,6 +297,7 @@ fn serve(mut command: Command, data: &Path, args: &[&str]) -> Command {
         "udp_port=0",
         "http_port=0",
         "pin=false",
+        "host_check=false",
     ];
     command
         .args(["serve", "--sim", "--health-port=0", "--data"])
