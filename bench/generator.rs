@@ -1,17 +1,22 @@
 //! What does our own generator cost? Loads the bare echo server with it and with the least loop that
 //! keeps the same window: `recvmmsg`, then `sendmmsg` of as many. That one knows no ids, no times and
-//! no right or wrong.
+//! no right or wrong. The same loop over io_uring, multishot receives in place of `recvmmsg`, shows
+//! whether the generator would be better off with it.
 
 mod common;
 
 use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use beast::load::stats::Median;
 use beast::load::{Echo, Pace, UdpLoad, UdpLoadOptions};
-use beast::sys::mmsg::{ReceiveBatch, SendBatch};
+use beast::sys::mmsg::{RECEIVE_LEN, ReceiveBatch, SendBatch};
 use beast::sys::net::connect_udp;
+use beast::sys::ring::{Group, Ring, RingOptions};
+use beast::sys::token::Token;
 use clap::Parser;
 use common::child::Server;
 use common::floor::{self, Wait};
@@ -36,7 +41,7 @@ struct Args {
     /// Requests under way on each.
     #[arg(long, default_value_t = 64)]
     window: usize,
-    /// Pairs of runs, in alternating order.
+    /// Rounds with a run of each, in changing order.
     #[arg(long, default_value_t = 15)]
     pairs: usize,
     /// Measured time of a run.
@@ -50,14 +55,15 @@ struct Args {
     json: bool,
 }
 
-/// The least loop and the generator, one after the other.
+/// The least loop, the same over io_uring where the kernel allows it, and the generator, one after the other.
 #[derive(Debug, Serialize)]
-struct Pair {
+struct Round {
     least: Ran,
+    ring: Option<Ran>,
     generator: Ran,
 }
 
-/// One run of either.
+/// One run of any of them.
 #[derive(Debug, Serialize)]
 struct Ran {
     answers_per_s: f64,
@@ -85,48 +91,53 @@ fn measure(args: &Args) -> io::Result<bool> {
         machine.print();
     }
     let (count, seconds) = if args.quick { (1, 0.05) } else { (args.pairs, args.seconds) };
-    let mut pairs = Vec::new();
+    let with_ring = Ringed::new(args.window, &[]).is_ok();
+    let mut rounds = Vec::new();
     for n in 0..count {
-        let (mut first, mut second) = (None, None);
-        // Who goes first alternates.
-        for turn in 0..2 {
+        let (mut least, mut ring, mut ours) = (None, None, None);
+        // Who goes first changes.
+        for turn in 0..3 {
             let server = floor::start(args.answer_len, Wait::Block, cpus.server)?;
-            if (n + turn) % 2 == 0 {
-                first = Some(pinned(cpus.client, || least(args, &server, seconds))?);
-            } else {
-                second = Some(pinned(cpus.client, || generator(args, &server, seconds))?);
+            match (n + turn) % 3 {
+                0 => least = Some(pinned(cpus.client, || least_loop(args, &server, seconds, Batched::new))?),
+                1 if with_ring => {
+                    let ringed = |sockets: &[UdpSocket]| Ringed::new(args.window, sockets);
+                    ring = Some(pinned(cpus.client, || least_loop(args, &server, seconds, ringed))?);
+                }
+                1 => {}
+                _ => ours = Some(pinned(cpus.client, || generator(args, &server, seconds))?),
             }
         }
-        if let (Some(least), Some(generator)) = (first, second) {
-            if !args.json {
-                println!(
-                    "pair {n:>2}  least loop {:>7.1} k/s, {:.3} us; generator {:>7.1} k/s, {:.3} us an answer, {:.0} % busy",
-                    least.answers_per_s / 1e3,
-                    least.us_per_answer,
-                    generator.answers_per_s / 1e3,
-                    generator.us_per_answer,
-                    generator.busy * 100.0
-                );
-            }
-            pairs.push(Pair { least, generator });
+        let (Some(least), Some(generator)) = (least, ours) else { continue };
+        let round = Round { least, ring, generator };
+        if !args.json {
+            round.print(n);
         }
+        rounds.push(round);
     }
-    let figure = |name: &str, unit, most, value: fn(&Pair) -> f64| {
-        let median = Median::of(pairs.iter().map(value).collect())?;
+    let figure = |name: &str, unit, most, value: fn(&Round) -> Option<f64>| {
+        let median = Median::of(rounds.iter().filter_map(value).collect())?;
         Some(Figure::new(name, median, unit, most))
     };
     let most = (!args.quick).then_some(RATIO_MAX);
-    let ratio = |pair: &Pair| pair.least.answers_per_s / pair.generator.answers_per_s;
     let figures = [
-        figure("least loop's answers a second over the generator's", "times", most, ratio),
-        figure("generator's answers", "k/s", None, |pair| pair.generator.answers_per_s / 1e3),
-        figure("least loop's answers", "k/s", None, |pair| pair.least.answers_per_s / 1e3),
-        figure("generator's own CPU an exchange", "us", None, |pair| pair.generator.us_per_answer),
-        figure("least loop's own CPU an exchange", "us", None, |pair| pair.least.us_per_answer),
-        figure("generator busy", "of 1", None, |pair| pair.generator.busy),
+        figure("least loop's answers a second over the generator's", "times", most, |round| {
+            Some(round.least.answers_per_s / round.generator.answers_per_s)
+        }),
+        figure("generator's answers", "k/s", None, |round| Some(round.generator.answers_per_s / 1e3)),
+        figure("least loop's answers", "k/s", None, |round| Some(round.least.answers_per_s / 1e3)),
+        figure("generator's own CPU an exchange", "us", None, |round| Some(round.generator.us_per_answer)),
+        figure("least loop's own CPU an exchange", "us", None, |round| Some(round.least.us_per_answer)),
+        figure("generator busy", "of 1", None, |round| Some(round.generator.busy)),
+        figure("least loop over io_uring: answers", "k/s", None, |round| {
+            Some(round.ring.as_ref()?.answers_per_s / 1e3)
+        }),
+        figure("least loop over io_uring: own CPU against the least loop's", "times", None, |round| {
+            Some(round.ring.as_ref()?.us_per_answer / round.least.us_per_answer)
+        }),
     ];
     let figures = figures.into_iter().flatten().collect();
-    Ok(Report::new("generator", machine, pairs, figures).print(args.json))
+    Ok(Report::new("generator", machine, rounds, figures).print(args.json))
 }
 
 fn generator(args: &Args, server: &Server, seconds: f64) -> io::Result<Ran> {
@@ -153,12 +164,102 @@ fn generator(args: &Args, server: &Server, seconds: f64) -> io::Result<Ran> {
     })
 }
 
+impl Round {
+    fn print(&self, n: usize) {
+        let shown = |ran: &Ran| format!("{:.1} k/s, {:.3} us", ran.answers_per_s / 1e3, ran.us_per_answer);
+        println!(
+            "round {n:>2}  least loop {}; over io_uring {}; generator {} an answer, {:.0} % busy",
+            shown(&self.least),
+            self.ring.as_ref().map_or("refused".to_owned(), shown),
+            shown(&self.generator),
+            self.generator.busy * 100.0
+        );
+    }
+}
+
+/// How a least loop takes what has come back.
+trait Harvest {
+    /// Adds to `counts` how many datagrams each of `sockets` gave.
+    fn harvest(&mut self, sockets: &[UdpSocket], counts: &mut [usize]) -> io::Result<()>;
+}
+
+/// By `recvmmsg`, socket after socket.
+struct Batched(ReceiveBatch);
+
+impl Batched {
+    #[expect(clippy::unnecessary_wraps, reason = "made where the other kind is made")]
+    fn new(_: &[UdpSocket]) -> io::Result<Self> {
+        Ok(Self(ReceiveBatch::payload_only(BATCH_LEN)))
+    }
+}
+
+impl Harvest for Batched {
+    fn harvest(&mut self, sockets: &[UdpSocket], counts: &mut [usize]) -> io::Result<()> {
+        for (socket, count) in sockets.iter().zip(counts) {
+            match self.0.receive(socket, BATCH_LEN) {
+                Ok(came) => *count += came,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// By a multishot receive on each socket, into one ring of buffers.
+struct Ringed(Ring);
+
+impl Ringed {
+    fn new(window: usize, sockets: &[UdpSocket]) -> io::Result<Self> {
+        let buffers = (window * sockets.len().max(1)).next_power_of_two().clamp(64, 4_096);
+        let mut ring = Ring::new(&RingOptions {
+            submissions: 256,
+            completions: 4 * 4_096,
+            direct_max: 1,
+            sends_max: 1,
+            datagram_buffers: u16::try_from(buffers).unwrap_or(4_096),
+            datagram_len: RECEIVE_LEN,
+            stream_buffers: 1,
+            stream_len: 64,
+        })?;
+        for (index, socket) in (0..).zip(sockets) {
+            ring.receive_datagrams(socket.as_fd(), index, false)?;
+        }
+        Ok(Self(ring))
+    }
+}
+
+impl Harvest for Ringed {
+    fn harvest(&mut self, sockets: &[UdpSocket], counts: &mut [usize]) -> io::Result<()> {
+        if self.0.wants_enter() {
+            self.0.enter()?;
+        }
+        while let Some(done) = self.0.pop() {
+            let Token::Datagrams { socket } = done.token else { continue };
+            if let Some(buffer) = done.buffer {
+                counts[usize::from(socket)] += 1;
+                self.0.give_back(Group::Datagrams, buffer);
+            }
+            if !done.more {
+                self.0.receive_datagrams(sockets[usize::from(socket)].as_fd(), socket, false)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The least that keeps a window: what came back goes out again.
-fn least(args: &Args, server: &Server, seconds: f64) -> io::Result<Ran> {
-    let mut received = ReceiveBatch::payload_only(BATCH_LEN);
+fn least_loop<H: Harvest>(
+    args: &Args,
+    server: &Server,
+    seconds: f64,
+    harvest: impl FnOnce(&[UdpSocket]) -> io::Result<H>,
+) -> io::Result<Ran> {
     let mut outgoing = SendBatch::new(BATCH_LEN);
     let open = |_| connect_udp(server.udp, SOCKET_BUFFER_LEN);
     let sockets = (0..args.sockets.max(1)).map(open).collect::<io::Result<Vec<_>>>()?;
+    let mut harvest = harvest(&sockets)?;
+    let mut counts = vec![0; sockets.len()];
     let mut send = |socket, mut count: usize| -> io::Result<()> {
         while count > 0 {
             for _ in 0..count.min(outgoing.free()) {
@@ -181,15 +282,10 @@ fn least(args: &Args, server: &Server, seconds: f64) -> io::Result<Ran> {
     let mut turn_start = Instant::now();
     loop {
         let before = answers;
-        for socket in &sockets {
-            match received.receive(socket, BATCH_LEN) {
-                Ok(count) => {
-                    answers += count as u64;
-                    send(socket, count)?;
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
-            }
+        harvest.harvest(&sockets, &mut counts)?;
+        for (socket, count) in sockets.iter().zip(&mut counts) {
+            answers += *count as u64;
+            send(socket, std::mem::take(count))?;
         }
         let now = Instant::now();
         if answers == before {
