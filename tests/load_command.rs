@@ -392,3 +392,15 @@ fn what_is_wrong_is_said_before_the_run_with_its_cure() {
     assert_eq!(few.exit, 1, "{few:?}");
     assert!(few.err.contains("this process may have 100 descriptors, 90 sockets need 154"), "{}", few.err);
 }
+
+#[test]
+fn the_search_for_a_rate_ends_where_nobody_listens() {
+    let payloads = payloads("00ff");
+    let raw = payloads.path().to_str().unwrap();
+    let bounds =
+        ["--knee", "--p99-max", "10ms", "--loss-max", "0.1%", "--step", "100ms", "--lost-after", "50ms"];
+    let ended = load(&[&["udp", "127.0.0.1:1", "--raw", raw], &bounds[..]].concat());
+    assert_eq!(ended.exit, 1, "{ended:?}");
+    assert!(ended.err.contains("nobody listens on 127.0.0.1:1"), "{}", ended.err);
+    assert_eq!(ended.out.matches("  fail").count(), 1, "{}", ended.out);
+}

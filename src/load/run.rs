@@ -245,6 +245,8 @@ impl Whole<'_> {
                 last_kept = kept_schedule;
             }
             search.tell(pass);
+            // No lower rate brings up a server that is not there.
+            let absent = counts.answered == 0 && counts.port_closed > 0;
             steps.push(KneeStep {
                 rate_per_s: per_s as f64,
                 answered_per_s: result.rate_per_s(),
@@ -254,6 +256,9 @@ impl Whole<'_> {
                 kept_schedule,
                 pass,
             });
+            if absent {
+                break;
+            }
         }
         Knee {
             p99_ns_max: bounds.p99_ns_max,
