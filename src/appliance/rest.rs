@@ -56,6 +56,29 @@ impl AskRest for RestAsker {
     }
 }
 
+/// What is left of a wish whose fetch has failed. Two may have become one: to confirm that a listing is
+/// live, which concerns that listing and its connection alone, and to have a price of the asset for
+/// somebody who waits, which another listing may serve.
+#[derive(Debug)]
+struct Failed {
+    /// To be asked again after a while.
+    confirm_again: Option<Ask>,
+    /// To be asked of the next listing now.
+    go_on: Option<Ask>,
+}
+
+impl Failed {
+    fn of(ask: Ask) -> Self {
+        let retries = ask.live.is_some() && ask.tries < CONFIRM_TRIES_MAX;
+        let again = Ask { exact: true, urgent: false, tries: ask.tries.saturating_add(1), ..ask };
+        let waits = ask.live.is_none() || ask.urgent;
+        Self {
+            confirm_again: retries.then_some(again),
+            go_on: waits.then_some(Ask { live: None, tries: 0, ..ask }),
+        }
+    }
+}
+
 /// What REST has done so far, for metrics.
 #[derive(Debug, Default)]
 pub(super) struct RestCounts {
@@ -107,7 +130,7 @@ impl RestDesk {
                 Some(outcome) = outcomes.recv() => {
                     let Outcome { ask, result } = outcome;
                     let ask = match under_way.remove(&ask.listing) {
-                        Some(merged) => Ask { live: ask.live, ..merged },
+                        Some(merged) => Ask { live: ask.live, tries: ask.tries, ..merged },
                         None => ask,
                     };
                     self.settle(&exchanges, &mut under_way, Outcome { ask, result });
@@ -167,16 +190,15 @@ impl RestDesk {
             Err(why) => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(listing = ask.listing.index(), "REST: {why}");
-                if ask.live.is_some() && !ask.urgent {
-                    if ask.tries < CONFIRM_TRIES_MAX {
-                        let at = Instant::now() + CONFIRM_AGAIN * (1 << ask.tries);
-                        self.unconfirmed.push((at, Ask { tries: ask.tries + 1, ..ask }));
-                    }
-                    return;
+                let Failed { confirm_again, go_on } = Failed::of(ask);
+                if let Some(again) = confirm_again {
+                    self.unconfirmed.push((Instant::now() + CONFIRM_AGAIN * (1 << ask.tries), again));
                 }
-                match self.next_listing(ask) {
-                    Some(listing) => self.dispatch(exchanges, under_way, Ask { listing, ..ask }),
-                    None => self.fail(ask),
+                if let Some(ask) = go_on {
+                    match self.next_listing(ask) {
+                        Some(listing) => self.dispatch(exchanges, under_way, Ask { listing, ..ask }),
+                        None => self.fail(ask),
+                    }
                 }
             }
         }
@@ -205,5 +227,33 @@ impl RestDesk {
         let asset = self.catalogue.asset_by_id(this.asset)?;
         let mut later = asset.listings.iter().skip_while(|id| **id != ask.listing).skip(1);
         later.find(|id| asset.any_quote || self.catalogue.listing(**id).quote == this.quote).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::data;
+    use crate::price::SessionId;
+
+    #[test]
+    fn what_confirms_a_listing_never_goes_on_to_another_one() {
+        let catalogue = data::load(&data::Overrides::default()).unwrap().catalogue;
+        let live = Some(Confirmation::Live { session: SessionId::new(0).unwrap(), connection: 1 });
+        let ask = Ask { listing: catalogue.listings()[0].id, exact: true, urgent: false, live, tries: 1 };
+
+        let alone = Failed::of(ask);
+        assert!(alone.go_on.is_none());
+        assert_eq!(alone.confirm_again.unwrap().tries, 2);
+
+        // Somebody who waits for any price of the asset has come to it.
+        let both = Failed::of(Ask { exact: false, urgent: true, ..ask });
+        let (again, go_on) = (both.confirm_again.unwrap(), both.go_on.unwrap());
+        assert!(again.live.is_some() && again.exact && !again.urgent && again.tries == 2);
+        assert!(go_on.live.is_none() && !go_on.exact && go_on.urgent && go_on.tries == 0);
+
+        let waits = Failed::of(Ask { live: None, exact: false, urgent: true, ..ask });
+        assert!(waits.confirm_again.is_none() && waits.go_on.is_some());
+        assert!(Failed::of(Ask { tries: CONFIRM_TRIES_MAX, ..ask }).confirm_again.is_none());
     }
 }
