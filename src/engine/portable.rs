@@ -205,11 +205,16 @@ impl PortableEngine {
         Ok(())
     }
 
-    /// Lets epoll tell of every socket that is armed, before the shard sleeps.
+    /// Lets epoll tell of every socket that is armed and whose datagrams could be answered, before the
+    /// shard sleeps.
     fn watch(&mut self) {
         for (index, side) in self.udp.iter_mut().enumerate() {
             side.gave = 0;
-            if !side.armed || side.watched {
+            if side.watched && side.answers.free() == 0 {
+                // What waits there would end the sleep at once, and nothing could be done about it.
+                side.watched = self.epoll.delete(&self.sockets.udp[index]).is_err();
+            }
+            if !side.armed || side.watched || side.answers.free() == 0 {
                 continue;
             }
             let event = EpollEvent::new(EpollFlags::EPOLLIN, Token::Udp(index).encode());
@@ -351,11 +356,12 @@ impl PortableEngine {
     fn receive_datagrams(&mut self, index: usize, most: usize, events: &mut Vec<Event>) -> usize {
         let side = &mut self.udp[index];
         // Slots are filled from the first one on, so none may still be lent.
-        if !side.is_asked() || side.lent > 0 {
+        let most = most.min(side.answers.free());
+        if !side.is_asked() || side.lent > 0 || most == 0 {
             return 0;
         }
         let socket = UdpIndex(u8::try_from(index).unwrap_or(u8::MAX));
-        match side.batch.receive(&self.sockets.udp[index], most.min(side.answers.free())) {
+        match side.batch.receive(&self.sockets.udp[index], most) {
             Ok(count) => {
                 (side.lent, side.hot, side.looks) = (count, true, LOOKS_WITHOUT_EPOLL);
                 side.gave = side.gave.saturating_add(1);
@@ -548,7 +554,7 @@ impl Engine for PortableEngine {
     async fn park(&mut self, until: MonoNs) -> io::Result<()> {
         let mut pending = !self.done.is_empty()
             || !self.readable.is_empty()
-            || self.udp.iter().any(|u| u.armed && u.hot && u.lent == 0)
+            || self.udp.iter().any(|u| u.armed && u.hot && u.lent == 0 && u.answers.free() > 0)
             || self.listeners.iter().any(|l| l.armed && l.hot);
         if !pending {
             self.watch();
