@@ -131,10 +131,8 @@ fn run(args: &Args, cpus: Cpus, io: Io, steer: &str, seconds: f64) -> io::Result
     let before = subject.server.cpu()?;
     let tallies = std::thread::scope(|scope| {
         let clients = [cpus.server, cpus.client].map(|cpu| {
-            (scope.spawn({
-                let subject = &subject;
-                move || pinned(cpu, || client(args, subject, seconds))
-            }))
+            let subject = &subject;
+            scope.spawn(move || pinned(cpu, || client(args, subject, seconds)))
         });
         clients.map(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });

@@ -225,3 +225,25 @@ fn no_request_is_lost_while_processes_change_on_the_portable_engine() {
 fn no_request_is_lost_while_processes_change_on_the_uring_engine() {
     under_load("uring");
 }
+
+#[test]
+fn who_is_told_to_leave_while_it_hands_over_leaves_nobody_behind() {
+    for pause_ms in [0, 20, 60, 120] {
+        let mut server = Server::start("portable", 1);
+        let process = Pid::from_raw(server.now);
+        kill(process, Signal::SIGHUP).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+        kill(process, Signal::SIGTERM).unwrap();
+        assert!(server.first.wait().unwrap().success());
+        let said: Vec<String> = server.log.try_iter().collect();
+        if let Some(line) = said.iter().find(|line| line.contains("has taken over; ")) {
+            // It was done before it was told: what serves now was told nothing.
+            server.now = line.split_whitespace().nth(2).unwrap().parse().unwrap();
+            continue;
+        }
+        until("nobody serves any more", || match TcpStream::connect(server.clients.http) {
+            Err(_) => Ok(()),
+            Ok(_) => Err(format!("after {pause_ms} ms somebody does: {said:#?}")),
+        });
+    }
+}

@@ -3,7 +3,7 @@
 //! ```text
 //!  old                                              new (started by the old one, a socket as its stdin)
 //!   │  offer: how many sockets, fresh assets         │
-//!   ├──────────────── + the sockets ────────────────►│ fewer shards, other ports … ─► refused: why
+//!   ├──────────────── + the sockets ────────────────►│ other shards, other ports … ─► refused: why
 //!   │ answers                                        │ shards are held: feeds come up, boards fill
 //!   │◄──────────────────────── warm ─────────────────┤ as many assets fresh as in the old one
 //!   │  for each shard                                │
@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 
 pub use new::Predecessor;
 pub(super) use new::{Inherited, Warmth};
-pub(super) use old::ShardSockets;
 pub use old::{Handover, Successor};
+pub(super) use old::{ShardSockets, Talk};
 
 /// Names the old process to the new one.
 pub(super) const HANDED_BY: &str = "HANDED_OVER_BY";

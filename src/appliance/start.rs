@@ -16,7 +16,7 @@ use super::backoffice::{self, BackOffice};
 use super::books::Books;
 use super::feed_setup::feed_setup;
 use super::feeds::{self, Dialer};
-use super::handover::{Handover, Inherited, Predecessor, ShardSockets, Warmth};
+use super::handover::{Handover, Inherited, Predecessor, ShardSockets, Talk, Warmth};
 use super::journal::{self, Keepers};
 use super::key_watch::KeyWatch;
 use super::months::Months;
@@ -204,7 +204,12 @@ impl Appliance {
         let keys_version = store.keys_version()?;
         let keys = store.load_keys()?;
         let (sockets, listening) = open_shards(config, &topology, inherited.as_mut())?;
-        let steering = steering::apply(config.steer, &topology, &sockets);
+        let mut steering = steering::decide(config.steer, &topology);
+        // Sockets that another process still answers on are steered when it does no more.
+        if inherited.is_none() {
+            // The first shard's sockets stand for their groups: a program is the group's.
+            steering = steering.apply(sockets.first().map_or(&[][..], |first| &first.udp));
+        }
         let mut notes = setup.notes.clone();
         notes.extend(shards::buffer_warning(&sockets, config.socket_buffer_bytes));
         let limits = rlimits::raise().map_err(|e| {
@@ -327,6 +332,7 @@ impl Appliance {
             journal: Arc::clone(&journal),
             kernel_answers: xdp.is_some(),
             health_over: health_over.clone(),
+            talk: Talk::default(),
         };
         let back_office = spawn_back_office(runtime, office)?;
         let reports = match report_sockets {
@@ -378,6 +384,11 @@ impl Appliance {
         let cure = "the old process goes on as before; mend that and restart again";
         let taken = warmth.take_over(&self.controls, &self.published, &self.health_begins);
         taken.map_err(|why| StartError::new(why, cure))?;
+        let decided = self.steering.clone();
+        self.steering = decided.clone().apply(self.handover.udp_groups());
+        if self.steering != decided {
+            tracing::warn!("{}", self.steering);
+        }
         journal::take_over(Arc::clone(&self.journal)).map_err(no_back_office)
     }
 
@@ -449,7 +460,7 @@ pub(super) fn start_sim(config: &Config) -> Result<Option<Sim>, StartError> {
     Sim::start(SimOptions::default()).map(Some).map_err(|e| StartError::new(e, "try again"))
 }
 
-/// The sockets of all shards: those that were handed over, and new ones for shards beyond them.
+/// The sockets of all shards: those that were handed over, or new ones.
 fn open_shards(
     config: &Config,
     topology: &Topology,
@@ -462,11 +473,7 @@ fn open_shards(
     };
     let (udp, http) = (topology.addresses(config.udp_port), topology.addresses(config.http_port));
     let listening = inherited.check(topology.shards.len(), udp, http)?;
-    let mut sockets = std::mem::take(&mut inherited.shards);
-    while sockets.len() < topology.shards.len() {
-        sockets.push(listening.open(config.socket_buffer_bytes).map_err(unopened)?);
-    }
-    Ok((sockets, listening))
+    Ok((std::mem::take(&mut inherited.shards), listening))
 }
 
 pub(super) fn open_health(

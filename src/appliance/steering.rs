@@ -5,10 +5,10 @@
 //! was received, as long as what receives is spread over the cores that have shards.
 
 use std::fmt;
+use std::os::fd::AsFd;
 
 use super::topology::Topology;
 use crate::config::Steer;
-use crate::engine::Sockets;
 use crate::sys::{pin, steer};
 
 /// What was decided, and why.
@@ -18,6 +18,8 @@ pub struct Steering {
     pub by_processor: bool,
     /// In a few words.
     pub why: String,
+    /// Processors of the shards, where these are told apart by them.
+    processors: Vec<usize>,
 }
 
 impl fmt::Display for Steering {
@@ -27,22 +29,32 @@ impl fmt::Display for Steering {
     }
 }
 
-/// Decides and does it. A kernel that refuses is no reason not to answer.
-pub(super) fn apply(wanted: Steer, topology: &Topology, sockets: &[Sockets]) -> Steering {
-    let cpus = pin::cpus().unwrap_or_default();
-    let by_hash = |why: String| Steering { by_processor: false, why };
-    let why = match plan(wanted, topology, &cpus) {
-        Ok(why) => why,
-        Err(why) => return by_hash(why.to_owned()),
-    };
-    let processors: Vec<usize> = topology.shards.iter().flatten().copied().collect();
-    // The first shard's sockets stand for their groups: a program is the group's.
-    for socket in sockets.iter().take(1).flat_map(|first| &first.udp) {
-        if let Err(error) = steer::by_processor(socket, &processors) {
-            return by_hash(format!("the kernel refuses a program that chooses the core ({error})"));
-        }
+/// What is to be done.
+pub(super) fn decide(wanted: Steer, topology: &Topology) -> Steering {
+    match plan(wanted, topology, &pin::cpus().unwrap_or_default()) {
+        Ok(why) => Steering {
+            by_processor: true,
+            why: why.to_owned(),
+            processors: topology.shards.iter().flatten().copied().collect(),
+        },
+        Err(why) => Steering { by_processor: false, why: why.to_owned(), processors: Vec::new() },
     }
-    Steering { by_processor: true, why: why.to_owned() }
+}
+
+impl Steering {
+    /// Does it for the groups of `sockets`, one of each. A kernel that refuses is no reason not to answer.
+    pub(super) fn apply<S: AsFd>(self, sockets: &[S]) -> Self {
+        for socket in sockets {
+            if !self.by_processor {
+                // Another process may have left its program there.
+                let _none = steer::by_hash(socket);
+            } else if let Err(error) = steer::by_processor(socket, &self.processors) {
+                let why = format!("the kernel refuses a program that chooses the core ({error})");
+                return Self { by_processor: false, why, processors: Vec::new() };
+            }
+        }
+        self
+    }
 }
 
 /// Whether to steer by processor; either way, why.

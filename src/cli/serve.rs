@@ -95,7 +95,7 @@ fn serve(args: &ServeArgs, myself: &Myself, predecessor: Option<Predecessor>) ->
     }
     if heir {
         stage("restart", "waiting for prices before the old process is relieved".to_owned());
-        if let Err(StartError { what, cure }) = appliance.take_over() {
+        if let Err(StartError { what, cure }) = take_over(&mut appliance, &runtime, &mut signals) {
             let _ended = appliance.leave();
             return Err(Failure::runtime(what, cure).into());
         }
@@ -173,6 +173,30 @@ fn serve(args: &ServeArgs, myself: &Myself, predecessor: Option<Predecessor>) ->
     }
 }
 
+/// Takes requests over from the process before this one. Told to leave meanwhile this one ends at once, and
+/// the other goes on.
+fn take_over(
+    appliance: &mut Appliance,
+    runtime: &tokio::runtime::Runtime,
+    signals: &mut LeaveSignals,
+) -> Result<(), StartError> {
+    std::thread::scope(|scope| {
+        let work = scope.spawn(|| appliance.take_over());
+        runtime.block_on(async {
+            let done = async {
+                while !work.is_finished() {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            tokio::select! {
+                () = done => {}
+                number = signals.next() => std::process::exit(128 + number),
+            }
+        });
+        work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Stays until the process is told to leave, a shard has ended, or another process has taken over.
 async fn post(
     appliance: &Appliance,
@@ -198,7 +222,24 @@ async fn post(
             },
             stream = asked => Some(stream),
         };
-        match myself.hand_over(&appliance.handover, asked).await {
+        let work = myself.hand_over(&appliance.handover, asked);
+        tokio::pin!(work);
+        let result = tokio::select! {
+            result = &mut work => result,
+            _ = signals.next() => {
+                appliance.handover.give_up();
+                tokio::select! {
+                    result = &mut work => {
+                        if let Ok(successor) = result {
+                            successor.stop();
+                        }
+                    }
+                    number = signals.next() => std::process::exit(128 + number),
+                }
+                return None;
+            }
+        };
+        match result {
             Ok(successor) => return Some(successor),
             Err(why) => restart::refused(&why),
         }

@@ -1,6 +1,6 @@
 //! Which socket of a group that shares a port gets a datagram: the one of the processor that received
 //! it, by a classic BPF program of a few instructions. It needs no privilege.
-#![expect(unsafe_code, reason = "SO_ATTACH_REUSEPORT_CBPF has no safe wrapper")]
+#![expect(unsafe_code, reason = "SO_ATTACH_REUSEPORT_CBPF and SO_DETACH_REUSEPORT_BPF have no safe wrapper")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -45,6 +45,26 @@ pub fn by_processor(socket: &impl AsFd, processors: &[usize]) -> io::Result<()> 
             libc::SO_ATTACH_REUSEPORT_CBPF,
             (&raw const program).cast(),
             libc::socklen_t::try_from(size_of_val(&program)).unwrap_or(0),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Spreads what comes for the group of `socket` by the kernel's hash again.
+///
+/// # Errors
+/// The kernel's; there was no program.
+pub fn by_hash(socket: &impl AsFd) -> io::Result<()> {
+    let nothing: libc::c_int = 0;
+    // SAFETY: the kernel reads at most the four bytes of `nothing`, which lives through the call. The
+    // borrowed descriptor is open.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_REUSEPORT_BPF,
+            (&raw const nothing).cast(),
+            libc::socklen_t::try_from(size_of_val(&nothing)).unwrap_or(0),
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -98,6 +118,8 @@ mod tests {
         first.set_nonblocking(false).unwrap();
         first.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(first.recv(&mut [0; 8]).unwrap(), 1);
+        by_hash(&first).unwrap();
+        assert!(by_hash(&first).is_err(), "there is no program any more");
         assert!(by_processor(&first, &[0; STEERED_MAX + 1]).is_err());
         assert!(by_processor(&std::fs::File::open("/dev/null").unwrap(), &[0]).is_err());
     }

@@ -67,7 +67,6 @@ impl Others {
 pub(in crate::appliance) struct Warmth {
     stream: UnixStream,
     fresh: u64,
-    handed: usize,
 }
 
 impl Predecessor {
@@ -117,8 +116,7 @@ impl Predecessor {
     }
 
     pub(in crate::appliance) fn parts(self) -> (Inherited, Warmth) {
-        let handed = self.shards.len();
-        let warmth = Warmth { stream: self.stream, fresh: self.fresh, handed };
+        let warmth = Warmth { stream: self.stream, fresh: self.fresh };
         (Inherited { shards: self.shards, others: self.others }, warmth)
     }
 }
@@ -132,11 +130,13 @@ impl Inherited {
         http: impl Iterator<Item = SocketAddr>,
     ) -> Result<Listening, StartError> {
         let had = self.shards.len();
-        if shards < had {
+        if shards != had {
+            // Fewer, and what waits in a socket would be lost; more, and the kernel would give their
+            // sockets a share of the requests before anybody takes them.
             return Err(StartError {
                 what: format!(
-                    "the new process has {shards} shards and the old one {had}; needs at least as many, or \
-                     what waits in a socket would be lost"
+                    "the new process has {shards} shards and the old one {had}; needs as many, or requests \
+                     would wait in sockets that nobody reads"
                 ),
                 cure: format!("set --shards {had}, or stop it and start it anew"),
             });
@@ -218,31 +218,28 @@ impl Warmth {
         };
         // The old process may need its own time for each shard.
         let patience = self.stream.set_read_timeout(Some(Duration::from_secs(30)));
-        let said = patience.and_then(|()| say(&mut self.stream, &Message::Warm));
+        // Should it not hear, what it has said before it left is still to be heard: that it goes on, or leaves.
+        let _gone = patience.and_then(|()| say(&mut self.stream, &Message::Warm));
         let mut opened = 0;
-        if said.is_ok() {
-            loop {
-                match hear(&mut self.stream) {
-                    Ok(Message::Open(index)) => {
-                        if !open(index) {
-                            let why = format!("shard {index} of the new process does not take requests");
-                            Predecessor::refuse(&mut self.stream, &why);
-                            return Err(why);
-                        }
-                        opened = index + 1;
-                        if say(&mut self.stream, &Message::Opened(index)).is_err() {
-                            break;
-                        }
+        loop {
+            match hear(&mut self.stream) {
+                Ok(Message::Open(index)) => {
+                    if !open(index) {
+                        let why = format!("shard {index} of the new process does not take requests");
+                        Predecessor::refuse(&mut self.stream, &why);
+                        return Err(why);
                     }
-                    Ok(Message::Done) => break,
-                    Ok(_) => return Err("the old process has changed its mind and goes on".to_owned()),
-                    // It has ended: nobody but us has the sockets any more.
-                    Err(_) => break,
+                    opened = index + 1;
+                    let _gone = say(&mut self.stream, &Message::Opened(index));
                 }
+                Ok(Message::Done) => break,
+                Ok(_) => return Err("the old process has changed its mind and goes on, or leaves".to_owned()),
+                // It has ended: nobody but us has the sockets any more.
+                Err(_) => break,
             }
         }
         for index in opened..published.len() {
-            if !open(index) && index < self.handed {
+            if !open(index) {
                 return Err(format!("shard {index} does not take requests"));
             }
         }
@@ -294,12 +291,12 @@ mod tests {
         let (two, udp, http) = inherited(2);
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         assert_eq!(check(&two, 2, udp, http).unwrap(), Listening { udp: vec![udp], http: vec![http] });
-        assert!(check(&two, 3, any, any).is_ok(), "more shards, and ports of the kernel's choice");
-        let error = check(&two, 1, udp, http).unwrap_err();
-        assert!(
-            error.contains("has 1 shards and the old one 2") && error.contains("set --shards 2"),
-            "{error}"
-        );
+        assert!(check(&two, 2, any, any).is_ok(), "ports of the kernel's choice");
+        for other in [1, 3] {
+            let error = check(&two, other, udp, http).unwrap_err();
+            let said = format!("has {other} shards and the old one 2");
+            assert!(error.contains(&said) && error.contains("set --shards 2"), "{error}");
+        }
         let elsewhere = "127.0.0.2:0".parse().unwrap();
         let error = check(&two, 2, elsewhere, http).unwrap_err();
         assert!(error.contains("listens for UDP on") && error.contains("127.0.0.2"), "{error}");

@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -27,8 +29,14 @@ const SHARD_MAX: Duration = Duration::from_secs(10);
 /// How long the records of the process before this one may take to be taken in.
 const JOURNAL_MAX: Duration = Duration::from_secs(15);
 
+/// How long a new process that was not wanted in the end may take to leave; above what `drain_s` may be.
+const LEAVE_MAX: Duration = Duration::from_secs(20);
+
 /// How often counters are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Why a hand-over has ended when [`Handover::give_up`] ended it.
+const GIVEN_UP: &str = "the process is told to leave";
 
 /// All that is needed to hand a process's sockets over: its own descriptors of them, beside those of
 /// the shards.
@@ -42,6 +50,36 @@ pub struct Handover {
     pub(in crate::appliance) kernel_answers: bool,
     /// Turned true, health is not served here any more.
     pub(in crate::appliance) health_over: watch::Sender<bool>,
+    pub(in crate::appliance) talk: Talk,
+}
+
+/// The talk with a new process, as far as others may end it.
+#[derive(Default)]
+pub(in crate::appliance) struct Talk {
+    given_up: AtomicBool,
+    stream: Mutex<Option<UnixStream>>,
+}
+
+impl Talk {
+    fn given_up(&self) -> bool {
+        self.given_up.load(Ordering::SeqCst)
+    }
+
+    /// From now on this is the talk that is ended.
+    fn begin(&self, stream: io::Result<UnixStream>) {
+        *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = stream.ok();
+        if self.given_up() {
+            self.end();
+        }
+    }
+
+    /// Nothing more is heard of the other side; it still hears that we go on.
+    fn end(&self) {
+        if let Some(stream) = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Gone is as good.
+            let _gone = stream.shutdown(Shutdown::Read);
+        }
+    }
 }
 
 /// The sockets of one shard.
@@ -76,6 +114,21 @@ impl Successor {
         self.child.id()
     }
 
+    /// Tells it to leave, as its operator would: it has taken over from a process that was told to.
+    pub fn stop(self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        // Gone is as good.
+        let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    }
+
+    /// Waits until it has left, and ends it when it does not.
+    fn see_off(mut self) {
+        if !wait(LEAVE_MAX, || !matches!(self.child.try_wait(), Ok(None))) {
+            let _ended = self.child.kill();
+            let _reaped = self.child.wait();
+        }
+    }
+
     /// Tells it that it is alone from now on.
     pub fn release(mut self) {
         // Should it not hear, it learns by our end.
@@ -102,26 +155,39 @@ impl Handover {
                     .to_owned(),
             );
         }
-        let taken = wait(JOURNAL_MAX, || self.journal.take_over().is_ok_and(|done| done.is_some()));
-        if !taken {
+        let taken = || self.journal.take_over().is_ok_and(|done| done.is_some());
+        let ready = wait(JOURNAL_MAX, || self.talk.given_up() || taken());
+        if self.talk.given_up() {
+            return Err(GIVEN_UP.to_owned());
+        }
+        if !ready {
             return Err("the process before this one has not left its journal yet; try again when it has \
                         (beast serve says so)"
                 .to_owned());
         }
         let mut successor = start(program, arguments)?;
+        self.talk.begin(successor.stream.try_clone());
         let mut drained = 0;
         let result = self.give(&mut successor, &mut drained);
+        self.talk.begin(Err(io::ErrorKind::NotConnected.into()));
         if let Err(why) = result {
             let _gone = say(&mut successor.stream, &Message::Abort);
             for control in self.controls.iter().take(drained) {
                 let _gone = control.send(Control::Open);
             }
-            let _ended = successor.child.kill();
-            let _reaped = successor.child.wait();
-            return Err(why);
+            // It may have taken requests already, and finishes those.
+            std::thread::spawn(move || successor.see_off());
+            return Err(if self.talk.given_up() { GIVEN_UP.to_owned() } else { why });
         }
         let _nobody_serves = self.health_over.send(true);
         Ok(successor)
+    }
+
+    /// Ends a hand-over that is under way, and lets none begin any more: this process is to leave, and no
+    /// other is to take its place.
+    pub fn give_up(&self) {
+        self.talk.given_up.store(true, Ordering::SeqCst);
+        self.talk.end();
     }
 
     fn give(&self, successor: &mut Successor, drained: &mut usize) -> Result<(), String> {
@@ -157,6 +223,11 @@ impl Handover {
             }
         }
         Ok(())
+    }
+
+    /// A UDP socket of every group that the shards share.
+    pub(in crate::appliance) fn udp_groups(&self) -> &[OwnedFd] {
+        self.shards.first().map_or(&[], |first| &first.udp)
     }
 
     /// Waits until every HTTP connection has had its last answer, or the time is over.
