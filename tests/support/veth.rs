@@ -65,6 +65,18 @@ impl Veth {
         enter(&self.client);
     }
 
+    /// What both machines have counted that may have become of a datagram, for the message of a test
+    /// that misses one: the ends of the pair, the neighbours, and the kernel's own counters of UDP.
+    pub fn counts(&self) -> String {
+        let script = "ip -s link; ip -s neigh; grep ^Udp: /proc/net/snmp; cat /proc/net/udp; \
+                      cat /proc/net/softnet_stat";
+        let of = |namespace: &String| {
+            let output = Command::new("ip").args(["netns", "exec", namespace, "sh", "-c", script]).output();
+            output.map_or_else(|e| e.to_string(), |o| String::from_utf8_lossy(&o.stdout).into_owned())
+        };
+        format!("the server's machine:\n{}\nthe client's:\n{}", of(&self.server), of(&self.client))
+    }
+
     /// Switches a feature of the client's end, as ethtool names it.
     pub fn client_feature(&self, feature: &str, on: bool) {
         let state = if on { "on" } else { "off" };
