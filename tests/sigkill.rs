@@ -21,6 +21,7 @@ use std::time::Duration;
 use beast::account::Token;
 use beast::backoffice::{Drain, DrainOptions};
 use beast::ledger::{Journal, JournalOptions, Record, RecordId, Transport};
+use beast::limits::XDP_SHARD_FIRST;
 use beast::store::Store;
 use beast::wire::v2::{Key, Reply};
 use clients::{Http, Udp, get, v1_request, v2_request};
@@ -81,6 +82,11 @@ fn series(what: &str, args: &[&str], share: u64, veth: Option<&Veth>) {
     eprintln!("{what}: {kills} kills, {answered} answers received, {in_flight} requests in flight");
     assert!(answered > 50 * kills, "hardly any load");
     assert!(in_flight > kills, "hardly any kill under load");
+    let by_kernel: usize = runs.iter().map(|(_, seen)| seen.by_kernel()).sum();
+    eprintln!("{what}: {by_kernel} of the answers came from the kernel");
+    if veth.is_some() {
+        assert!(by_kernel as u64 > 50 * kills, "hardly any answer came from the kernel");
+    }
 }
 
 /// What the clients of one run saw; requests are numbered over all runs.
@@ -95,6 +101,11 @@ struct Seen {
 impl Seen {
     fn in_flight(&self) -> u64 {
         (self.sent.len() - self.answered.len() - self.refused.len()) as u64
+    }
+
+    /// Answers whose record a program in the kernel wrote.
+    fn by_kernel(&self) -> usize {
+        self.answered.values().flatten().filter(|record| record.shard >= XDP_SHARD_FIRST).count()
     }
 
     fn answer(&mut self, number: u64, record: Option<RecordId>) {
