@@ -3,33 +3,30 @@
 //! on the same core, from a sender that bypasses the stack. Needs root.
 
 mod common;
+#[path = "xdp/rate.rs"]
+mod rate;
 #[path = "../tests/support/veth.rs"]
 mod veth;
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
 
 use beast::account::{Key, KeyTable, Tier, Token};
 use beast::load::stats::Median;
 use beast::price::Symbol;
+use beast::sys::mmap::SharedWords;
 use beast::sys::pin;
 use beast::time::{Clock as _, RealClock};
 use beast::wire::v2;
-use beast::xdp::{AttachMode, Interface, Program, Served, Sizes};
+use beast::xdp::{Interface, Program, Served, Sizes};
 use clap::{Parser, ValueEnum};
-use common::child::Server;
 use common::machine::Machine;
 use common::report::{Figure, Report};
 
 use common::{Cpus, Start, fixture};
 use serde::Serialize;
-use veth::{CLIENT_IF, SERVER_IF, Veth};
 
 #[derive(Parser, Debug)]
 #[command(name = "xdp", about = "What an answer in the kernel costs, and how many come from one core")]
@@ -77,17 +74,10 @@ const REPEAT: u32 = 50_000;
 /// Words of the bench program's map with the kept request: 130 bytes and a little.
 const FRAME_WORDS: usize = 17;
 
-/// Requests a second that are offered, one after the other; the last is as fast as it goes.
-const RATES: [f64; 14] =
-    [1e5, 1.5e5, 2e5, 2.5e5, 3e5, 4e5, 5e5, 6e5, 8e5, 1e6, 1.5e6, 2e6, 3e6, f64::INFINITY];
-
-/// Frames in one call of the sender: as many as the ring of a veth holds.
-const BURST: u32 = 256;
-
 fn main() -> ExitCode {
     let args = match common::start() {
         Start::Nothing => return ExitCode::SUCCESS,
-        Start::Smoke => ["xdp", "--quick", "--what", "time"].map(Into::into).to_vec(),
+        Start::Smoke => ["xdp", "--quick"].map(Into::into).to_vec(),
         Start::Bench(args) => args,
     };
     common::end(measure(&Args::parse_from(args)))
@@ -106,7 +96,7 @@ fn measure(args: &Args) -> io::Result<bool> {
         figures.extend(found);
     }
     if args.what.contains(&What::Rate) {
-        let (runs, found) = rate(args, cpus)?;
+        let (runs, found) = rate::rate(args, cpus)?;
         all.extend(runs);
         figures.extend(found);
     }
@@ -228,15 +218,6 @@ fn time(args: &Args) -> io::Result<(Vec<Run>, Vec<Figure>)> {
     let kept = [whole.program.map("frames", FRAME_WORDS), alone.program.map("frames", FRAME_WORDS)];
     let [kept, kept_alone] = kept.map(|map| map.map_err(io::Error::other));
     let (kept, kept_alone) = (kept?, kept_alone?);
-    let keep = |frame: &[u8]| {
-        for (at, bytes) in frame.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
-            for map in [&kept, &kept_alone] {
-                map.words()[at].store(u64::from_ne_bytes(word), Relaxed);
-            }
-        }
-    };
     let mut all = Vec::new();
     for _ in 0..rounds {
         // Each goes one part further than the one before.
@@ -251,8 +232,10 @@ fn time(args: &Args) -> io::Result<(Vec<Run>, Vec<Figure>)> {
             all.push(Run { what: what.into(), value: plain.ns(&frame, false)? });
         }
         for (what, key) in [("hit", "unlimited"), ("hit with a token", "limited")] {
-            keep(&whole.frame(key, "A007", 0, PORT)?);
             let frame = whole.frame(key, "A007", 0, PORT)?;
+            for map in [&kept, &kept_alone] {
+                keep(map, &frame);
+            }
             whole.release();
             let with = whole.ns(&frame, true)?;
             let without = alone.ns(&frame, false)?;
@@ -274,159 +257,11 @@ fn time(args: &Args) -> io::Result<(Vec<Run>, Vec<Figure>)> {
     Ok((all, figures))
 }
 
-/// Answers a second at the best rate of requests, in the kernel and through the socket.
-fn rate(args: &Args, cpus: Cpus) -> io::Result<(Vec<Run>, Vec<Figure>)> {
-    let pairs = if args.quick { 1 } else { args.pairs.max(1) };
-    let mut all = Vec::new();
-    let mut of: HashMap<&str, Vec<f64>> = HashMap::new();
-    for _ in 0..pairs {
-        let mut pair = Vec::new();
-        for what in ["kernel", "socket"] {
-            let best = best_of(args, cpus, what == "kernel")?;
-            all.push(Run { what: format!("{what}, answers a second"), value: best });
-            of.entry(what).or_default().push(best);
-            pair.push(best);
-        }
-        of.entry("ratio").or_default().push(pair[1] / pair[0]);
+/// Puts a frame into the map from which a program takes it.
+fn keep(map: &SharedWords, frame: &[u8]) {
+    for (word, bytes) in map.words().iter().zip(frame.chunks(8)) {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        word.store(u64::from_ne_bytes(whole), Relaxed);
     }
-    let figure = |what: &str, unit, bound| {
-        let median = Median::of(of.get(what)?.clone())?;
-        Some(Figure::new(format!("rate, {what}"), median, unit, bound))
-    };
-    let bound = (!args.quick).then_some(0.5);
-    let figures = [
-        figure("kernel", "answers/s", None),
-        figure("socket", "answers/s", None),
-        // As a part, so that the bound is one from above: half as many is twice as fast.
-        figure("ratio", "of the kernel's by the socket", bound),
-    ];
-    Ok((all, figures.into_iter().flatten().collect()))
-}
-
-fn best_of(args: &Args, cpus: Cpus, in_kernel: bool) -> io::Result<f64> {
-    let veth = Veth::new();
-    let folder = tempfile::tempdir()?;
-    let data = folder.path().join("data");
-    // The thread that starts the server is moved to its machine; this one must stay.
-    let mut server = std::thread::scope(|scope| {
-        let start = scope.spawn(|| {
-            veth.enter_server();
-            if !in_kernel {
-                veth.server_passes();
-            }
-            start(&data, cpus, in_kernel)
-        });
-        start.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
-    // Only a driver that has its program by now can receive in a thread.
-    let token = key_of(&mut server, &data)?;
-    veth.thread_napi();
-    pin_napi(SERVER_IF, cpus.server)?;
-    let result = std::thread::scope(|scope| {
-        let client = scope.spawn(|| {
-            veth.enter_client();
-            if let Some(cpu) = cpus.client {
-                pin::pin_thread(cpu)?;
-            }
-            send(args, cpus, &veth, &token, server.udp)
-        });
-        client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    drop(server);
-    result
-}
-
-fn start(data: &Path, cpus: Cpus, in_kernel: bool) -> io::Result<Server> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_beast"));
-    command.args(["serve", "--sim", "--shards", "1", "--listen", "10.77.0.1", "--data"]).arg(data);
-    command.args(["--http-port", "0", "--health-port", "0", "--set", "report_health_port=0"]);
-    if in_kernel {
-        command.args(["--xdp", &format!("{SERVER_IF}:native")]);
-    }
-    command.stderr(fs::File::create(data.with_extension("log"))?);
-    Server::command(&mut command, cpus.server, SocketAddr::from(([10, 77, 0, 1], PORT)), None)
-}
-
-/// The server's first key, once it is ready to be asked with it.
-fn key_of(server: &mut Server, data: &Path) -> io::Result<Token> {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(30) {
-        server.alive()?;
-        let log = fs::read_to_string(data.with_extension("log")).unwrap_or_default();
-        if log.contains("\nready ") {
-            let text = fs::read_to_string(data.join("first-key"))?;
-            return Token::parse(text.trim().as_bytes())
-                .map_err(|_| io::Error::other("the first key is none"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Err(io::Error::other(fs::read_to_string(data.with_extension("log"))?))
-}
-
-/// Keeps the thread that receives for an interface on one processor.
-fn pin_napi(interface: &str, cpu: Option<usize>) -> io::Result<()> {
-    let Some(cpu) = cpu else { return Ok(()) };
-    let wanted = format!("napi/{interface}-");
-    let mut found = false;
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if fs::read_to_string(entry.path().join("comm")).unwrap_or_default().starts_with(&wanted) {
-            let mut set = nix::sched::CpuSet::new();
-            set.set(cpu)?;
-            nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(pid), &set)?;
-            found = true;
-        }
-    }
-    if found { Ok(()) } else { Err(io::Error::other(format!("no thread receives for {interface}"))) }
-}
-
-/// Offers one rate after the other and tells the most answers a second.
-fn send(args: &Args, cpus: Cpus, veth: &Veth, token: &Token, server: SocketAddr) -> io::Result<f64> {
-    let other = io::Error::other::<beast::xdp::XdpError>;
-    let client = Interface::named(CLIENT_IF).map_err(other)?;
-    let to = veth.server_hardware();
-    let mut counting =
-        Program::load_from(OBJECT, "bench_count", &[], 1, Sizes::default(), None).map_err(other)?;
-    let counted = counting.map("counted", 1).map_err(other)?;
-    veth.client_empty();
-    counting.attach(&client, AttachMode::Native, false).map_err(other)?;
-    veth.thread_napi();
-    pin_napi(CLIENT_IF, cpus.client)?;
-    let mut sender =
-        Program::load_from(OBJECT, "bench_send", &[], 1, Sizes::default(), None).map_err(other)?;
-    let kept = sender.map("frames", FRAME_WORDS).map_err(other)?;
-    let rates = if args.quick { &RATES[..1] } else { &RATES[..] };
-    let mut best = 0.0_f64;
-    for rate in rates {
-        let payload = request(token, "BTC", 7, RealClock.now().unix.ms())?;
-        let frame = frame((client.hardware, to), ([10, 77, 0, 2], [10, 77, 0, 1]), server.port(), &payload)?;
-        for (at, bytes) in frame.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
-            kept.words()[at].store(u64::from_ne_bytes(word), Relaxed);
-        }
-        let (before, begun) = (counted.words()[0].load(Relaxed), Instant::now());
-        let (mut sent, end) = (0.0, Duration::from_secs_f64(args.seconds));
-        while begun.elapsed() < end {
-            if sent > begun.elapsed().as_secs_f64() * rate {
-                // The thread that takes the answers runs here too.
-                std::thread::yield_now();
-                continue;
-            }
-            sender.live_run(&frame, client.index, BURST).map_err(other)?;
-            sent += f64::from(BURST);
-        }
-        let answers = (counted.words()[0].load(Relaxed) - before) as f64 / begun.elapsed().as_secs_f64();
-        if !args.json {
-            println!("offered {:>9.0}/s, answered {answers:>9.0}/s", sent / begun.elapsed().as_secs_f64());
-        }
-        best = best.max(answers);
-    }
-    if best == 0.0 {
-        return Err(io::Error::other("not one answer came"));
-    }
-    Ok(best)
 }

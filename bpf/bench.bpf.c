@@ -50,10 +50,51 @@ SECTION("xdp") int bench_answer(struct xdp_md *ctx)
 	return answer(ctx);
 }
 
-/* Sends the kept request out of the interface the frame is said to come from. */
+/*
+ * How the kept request is sent. All of it in one run of the facility: each waits for the kernel to let
+ * go of a program before and after, tens of milliseconds, so that a run for a burst would measure that.
+ */
+struct pace {
+	/* Nanoseconds from one frame to the next; 0 is as fast as it goes. */
+	u64 interval;
+	/* No more is sent. */
+	u64 over;
+	/* Whose turn it is, and how many were sent: the program's own. */
+	u64 next;
+	u64 sent;
+};
+
+struct {
+	NUMBER(type, MAP_ARRAY);
+	NUMBER(map_flags, MAP_MMAPABLE);
+	NUMBER(max_entries, 1);
+	TYPE(key, u32);
+	TYPE(value, struct pace);
+} paces SECTION(".maps");
+
+/* Looks at the clock while waiting: longer than the longest interval. */
+enum { LOOKS_MAX = 2048 };
+/* A sender that was held up makes up for no more than this: a ring would not hold it. */
+enum { BEHIND_NS_MAX = 50000 };
+
+/* Sends the kept request out of the interface the frame is said to come from, when it is its turn. */
 SECTION("xdp") int bench_send(struct xdp_md *ctx)
 {
-	return restore(ctx) == XDP_PASS ? XDP_TX : XDP_ABORTED;
+	const u32 zero = 0;
+	struct pace *pace = map_lookup(&paces, &zero);
+	if (!pace || READ(pace->over) || restore(ctx) != XDP_PASS)
+		return XDP_DROP;
+	u64 interval = READ(pace->interval);
+	if (interval) {
+		u64 now = ktime_ns(), next = pace->next;
+		for (int i = 0; i < LOOKS_MAX && now < next; i++)
+			now = ktime_ns();
+		if (now > next + BEHIND_NS_MAX)
+			next = now;
+		pace->next = next + interval;
+	}
+	WRITE(pace->sent, pace->sent + 1);
+	return XDP_TX;
 }
 
 struct counts {
