@@ -197,7 +197,8 @@ fn pin_napi(interface: &str, cpu: Option<usize>) -> io::Result<Vec<u32>> {
 /// is shared with it answers would be lost before they are counted.
 fn hurry(threads: &[u32]) -> io::Result<()> {
     for thread in threads {
-        let status = Command::new("chrt").args(["--fifo", "--pid", "1", &thread.to_string()]).status()?;
+        let status = Command::new("chrt").args(["--fifo", "--pid", "1", &thread.to_string()]).status();
+        let status = status.map_err(|e| io::Error::other(format!("chrt of util-linux: {e}")))?;
         if !status.success() {
             return Err(io::Error::other("chrt cannot hurry the thread that takes the answers"));
         }
