@@ -42,9 +42,19 @@ pub(crate) struct Share {
 
 impl Step {
     /// The part of worker `index` of `of`. The parts of all add up to the whole; a rate stays whole,
-    /// because each worker takes its own requests out of the common schedule.
+    /// because each worker takes its own requests out of the common schedule. Only so many workers
+    /// have a part as there are sockets and, in a closed loop, places in the window: requests of a
+    /// worker that may have none under way would never leave.
     pub(crate) fn share(&self, index: usize, of: usize) -> Share {
-        let (index, of) = (index as u64, of.max(1) as u64);
+        let most = match self.pace {
+            StepPace::Window(window) => window.min(self.sockets as u64),
+            StepPace::Rate(_) => self.sockets as u64,
+        };
+        let (index, of) = (index as u64, (of as u64).min(most).max(1));
+        if index >= of {
+            let (pace, requests, duration) = (StepPace::Window(0), Some(0), self.duration);
+            return Share { pace, requests, sockets: 0, index, of, duration };
+        }
         let part = |whole: u64| whole / of + u64::from(index < whole % of);
         Share {
             pace: match self.pace {
@@ -89,22 +99,25 @@ mod tests {
 
     #[test]
     fn the_parts_of_all_workers_are_the_whole() {
-        for of in 1..5 {
-            for whole in [1, 3, 8, 1_001] {
+        let sizes = [1, 3, 8, 1_001].into_iter().flat_map(|whole| [1, 2, 7].map(|sockets| (whole, sockets)));
+        for (whole, sockets) in sizes {
+            for of in 1..5 {
                 let step = Step {
                     pace: StepPace::Window(whole),
                     duration: Duration::from_secs(1),
                     requests: Some(whole * 10),
-                    sockets: 7,
+                    sockets,
                 };
                 let shares: Vec<_> = (0..of).map(|index| step.share(index, of)).collect();
+                let idle = |share: &Share| share.pace == StepPace::Window(0) || share.sockets == 0;
+                assert!(shares.iter().all(|share| !idle(share) || share.requests == Some(0)), "{shares:?}");
                 let windows = shares.iter().map(|share| match share.pace {
                     StepPace::Window(window) => window,
                     StepPace::Rate(_) => 0,
                 });
                 assert_eq!(windows.sum::<u64>(), whole);
                 assert_eq!(shares.iter().filter_map(|share| share.requests).sum::<u64>(), whole * 10);
-                assert_eq!(shares.iter().map(|share| share.sockets).sum::<usize>(), 7);
+                assert_eq!(shares.iter().map(|share| share.sockets).sum::<usize>(), sockets);
             }
         }
     }
