@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use beast::load::result::{LoopKind, RunResult};
 use beast::load::{
-    Datagrams, Echo, Mode, Pin, Protocol, RunOptions, ServerWatch, SessionOptions, Step, StepPace,
+    Datagrams, Echo, KneeBounds, Mode, Pin, Protocol, RunOptions, ServerWatch, SessionOptions, Step,
+    StepPace, V1,
 };
+use beast::price::Symbol;
 
 const REQUEST_LEN: usize = 48;
 const ANSWER_LEN: usize = 64;
@@ -299,4 +301,63 @@ fn several_threads_share_a_schedule_and_a_window() {
     let closed_run = run(&options);
     assert_eq!((closed_run.counts.sent, closed_run.counts.answered), (1_001, 1_001));
     assert_eq!(server.stop(), 2_001);
+}
+
+/// Answers one v1 request in ten as it should, and the others by what `otherwise` begins with.
+fn mostly(otherwise: &'static str) -> Server<u64> {
+    Server::start(0, move |socket, count| {
+        let mut room = [0; 2_048];
+        let Ok((len, from)) = socket.recv_from(&mut room) else { return };
+        *count += 1;
+        let right = r#"{"asset":"BTC","quote":"USD","price":"1.5","source":"kraken-ws","ts":1763650000123"#;
+        let members = if *count % 10 == 0 { right } else { otherwise };
+        // What a request ends with is how its answer does: the comma, and the id.
+        let end = &room[len - r#","id":"0123456789abcdef"}"#.len()..len];
+        let _full = socket.send_to(&[members.as_bytes(), end].concat(), from);
+    })
+}
+
+#[test]
+fn refused_and_wrong_answers_are_no_success() {
+    let others = r#"{"asset":"ETH","quote":"USD","price":"1.5","source":"kraken-ws","ts":1763650000123"#;
+    for otherwise in [r#"{"error":"overloaded""#, others] {
+        let server = mostly(otherwise);
+        let mut options = options(server.address, closed(4, 500, 1));
+        let v1 = V1::new("tb_key", &[Symbol::parse("BTC").unwrap()]);
+        options.session.protocol = Protocol::Udp(Datagrams::V1(v1));
+        let plain = run(&options);
+        let counts = &plain.counts;
+        assert_eq!((counts.answered, counts.refused_total() + counts.wrong), (50, 450), "{counts:?}");
+        assert!((counts.loss() - 0.9).abs() < 1e-9, "{counts:?}");
+        assert_eq!(plain.latency.count, 50, "only right answers have a latency");
+        let bounds = KneeBounds { p99_ns_max: u64::MAX, loss_max: 0.1, from_per_s: 100, precision: 1.0 };
+        options.mode = Mode::Knee { bounds, step: Duration::from_millis(100), sockets: 1 };
+        options.late_after = Duration::from_secs(10);
+        let found = run(&options);
+        assert_eq!(found.knee.as_ref().unwrap().rate_per_s, None, "{:?}", found.knee);
+        assert!(found.criteria.iter().any(|c| c.name == "a rate within the bounds" && !c.pass));
+        server.stop();
+    }
+}
+
+#[test]
+fn threads_without_a_place_in_the_window_have_nothing_to_send() {
+    let server = Server::start((), |socket, ()| {
+        if let Some((request, from)) = receive(socket) {
+            socket.send_to(&answer(&request), from).unwrap();
+        }
+    });
+    for sockets in [1, 2] {
+        let mut options = options(server.address, closed(1, 100, sockets));
+        options.session.threads = 3;
+        let one = run(&options);
+        assert_eq!((one.counts.sent, one.counts.answered), (100, 100));
+        // One request at a time, and then three.
+        options.mode = Mode::Ramp { scale: 0.03, levels: 2, sockets };
+        let levels = run(&options).ramp.unwrap().levels;
+        let answered: Vec<_> =
+            levels.iter().map(|level| (level.concurrency, level.counts.answered)).collect();
+        assert_eq!(answered, [(1, 9), (3, 27)]);
+    }
+    server.stop();
 }

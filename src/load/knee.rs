@@ -6,7 +6,7 @@
 pub struct KneeBounds {
     /// The 99th percentile may be at most this, in nanoseconds.
     pub p99_ns_max: u64,
-    /// The share of requests without an answer in time may be at most this, 0 to 1.
+    /// The share of requests without a right answer in time may be at most this, 0 to 1.
     pub loss_max: f64,
     /// The first rate, requests a second.
     pub from_per_s: u64,

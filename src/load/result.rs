@@ -47,7 +47,8 @@ pub struct RunResult {
     pub server: Server,
     /// Of the whole run.
     pub counts: Counts,
-    /// Of all right answers and refusals in time. See [`Setup::loop_kind`] for what it counts from.
+    /// Of all right answers in time. Refusals are not in it: they are quick, and would make a server
+    /// seem fast that answers little. See [`Setup::loop_kind`] for what it counts from.
     pub latency: Latency,
     /// The run in pieces of [`Setup::interval_s`], in order. In a ramp or a knee search they go through
     /// all steps, with the pauses between them left out.
@@ -223,10 +224,12 @@ impl Counts {
         }
     }
 
-    /// Share of what was sent that got no answer in time, 0 to 1.
+    /// Share of what was sent that got no right answer in time, 0 to 1: a refusal or a wrong answer
+    /// serves nobody, however quick it is. Of a whole run or step; in an interval answers may belong
+    /// to requests of the one before.
     #[must_use]
     pub fn loss(&self) -> f64 {
-        let unanswered = i128::from(self.lost) + i128::from(self.late);
+        let unanswered = self.sent.saturating_sub(self.answered);
         if self.sent == 0 { 0.0 } else { unanswered as f64 / self.sent as f64 }
     }
 }
@@ -242,7 +245,7 @@ pub struct Interval {
     pub step: u32,
     /// What happened in it. Answers count when they come.
     pub counts: Counts,
-    /// Of the answers that came in it.
+    /// Of the right answers that came in it.
     pub latency: Latency,
     /// The server's memory at its end, in bytes, where it is known.
     pub server_memory_bytes: Option<u64>,
@@ -400,7 +403,7 @@ pub struct Level {
 pub struct Knee {
     /// The 99th percentile may be at most this, in nanoseconds, open loop.
     pub p99_ns_max: u64,
-    /// The share of requests without an answer in time may be at most this, 0 to 1.
+    /// The share of requests without a right answer in time may be at most this, 0 to 1.
     pub loss_max: f64,
     /// The rates that were tried, in order.
     pub steps: Vec<KneeStep>,
@@ -418,7 +421,7 @@ pub struct KneeStep {
     pub rate_per_s: f64,
     /// Right answers a second that came.
     pub answered_per_s: f64,
-    /// Share of requests without an answer in time, 0 to 1.
+    /// Share of requests without a right answer in time, 0 to 1.
     pub loss: f64,
     /// What became of its requests.
     pub counts: Counts,
@@ -473,9 +476,12 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_what_had_no_answer_in_time() {
+    fn loss_is_what_had_no_right_answer_in_time() {
         let counts = Counts { sent: 1_000, answered: 985, late: 5, lost: 10, ..Counts::default() };
         assert!((counts.loss() - 0.015).abs() < 1e-12);
+        let refused = [("overloaded".to_owned(), 9)].into();
+        let counts = Counts { sent: 1_000, answered: 990, refused, wrong: 1, ..Counts::default() };
+        assert!((counts.loss() - 0.01).abs() < 1e-12);
         assert!(Counts::default().loss().abs() < 1e-12);
     }
 }

@@ -305,7 +305,7 @@ impl Whole<'_> {
         if let Some(StepResult { total, .. }) = result {
             let loss = total.counts().loss();
             parts.criteria.push(Criterion {
-                name: "loss".to_owned(),
+                name: "requests without a right answer in time".to_owned(),
                 needed: format!("at most {:.3} %", bounds.loss_max * 100.0),
                 found: format!("{:.3} %", loss * 100.0),
                 pass: loss <= bounds.loss_max,
@@ -519,7 +519,7 @@ fn found(knee: &Knee) -> Criterion {
     Criterion {
         name: "a rate within the bounds".to_owned(),
         needed: format!(
-            "p99 at most {} ms, loss at most {} %",
+            "p99 at most {} ms, at most {} % without a right answer in time",
             knee.p99_ns_max as f64 / 1e6,
             knee.loss_max * 100.0
         ),

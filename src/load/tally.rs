@@ -55,7 +55,7 @@ pub struct Tally {
     pub dropped: u64,
     /// Payload bytes of right answers.
     pub answer_bytes: u64,
-    /// Nanoseconds from when a request should have left to its answer in time.
+    /// Nanoseconds from when a request should have left to its right answer in time.
     #[serde(with = "as_text")]
     pub latency_ns: Histogram<u64>,
     /// Nanoseconds by which requests of a schedule left late although nothing but the generator kept

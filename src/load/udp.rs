@@ -255,15 +255,15 @@ impl<R: Requests> UdpLoad<R> {
         let start = RealClock.now().mono;
         let mut now = start;
         while now < end && !self.is_done(now, settling) && (settling || !self.options.stop.told()) {
-            let before = tally.latency_ns.len() + tally.sent;
+            let (sent_before, mut came) = (tally.sent, 0);
             for _ in 0..self.lines_used {
                 let line = self.next_line;
                 self.next_line = (line + 1) % self.lines_used;
-                self.receive(line, &mut tally)?;
+                came += self.receive(line, &mut tally)?;
                 self.send(line, &mut tally)?;
             }
             let turn_start = std::mem::replace(&mut now, RealClock.now().mono);
-            if tally.latency_ns.len() + tally.sent == before {
+            if came == 0 && tally.sent == sent_before {
                 tally.idle += now.since(turn_start);
             }
             for line in &mut self.lines[..self.lines_used] {
@@ -285,7 +285,8 @@ impl<R: Requests> UdpLoad<R> {
         Ok(tally)
     }
 
-    fn receive(&mut self, line: usize, tally: &mut Tally) -> io::Result<()> {
+    /// Takes what has come; returns how many datagrams that were.
+    fn receive(&mut self, line: usize, tally: &mut Tally) -> io::Result<usize> {
         let line = &mut self.lines[line];
         let mut refusals = 0;
         let count = loop {
@@ -295,7 +296,7 @@ impl<R: Requests> UdpLoad<R> {
                     refusals += 1;
                     tally.port_closed += 1;
                 }
-                Err(e) if passing(&e) => return Ok(()),
+                Err(e) if passing(&e) => return Ok(0),
                 Err(e) => return Err(e),
             }
         };
@@ -310,10 +311,7 @@ impl<R: Requests> UdpLoad<R> {
             let id = line.flights.whole(id);
             match (line.flights.land(id, now), verdict) {
                 (Landing::InTime(_), Verdict::Wrong(_)) => tally.wrong += 1,
-                (Landing::InTime(latency), Verdict::Refused(_, code)) => {
-                    tally.record_latency(latency);
-                    tally.record_refused(code);
-                }
+                (Landing::InTime(_), Verdict::Refused(_, code)) => tally.record_refused(code),
                 (Landing::InTime(latency), _) => {
                     tally.record_latency(latency);
                     tally.matched += 1;
@@ -324,7 +322,7 @@ impl<R: Requests> UdpLoad<R> {
                 (Landing::NotOurs, _) => tally.stray += 1,
             }
         }
-        Ok(())
+        Ok(count)
     }
 
     /// One batch at most, so that no socket waits for another's window.

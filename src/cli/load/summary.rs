@@ -207,11 +207,11 @@ fn ramp(out: &mut String, ramp: &Ramp) -> std::fmt::Result {
 }
 
 fn knee(out: &mut String, knee: &Knee) -> std::fmt::Result {
-    writeln!(out, "     rate/s  answered/s    p50 ms    p99 ms     loss %  verdict   (open loop)")?;
+    writeln!(out, "     rate/s  answered/s    p50 ms    p99 ms unanswered %  verdict   (open loop)")?;
     for step in &knee.steps {
         writeln!(
             out,
-            "{:>11.0} {:>11.0} {:>9.3} {:>9.3} {:>10.4}  {}{}",
+            "{:>11.0} {:>11.0} {:>9.3} {:>9.3} {:>12.4}  {}{}",
             step.rate_per_s,
             step.answered_per_s,
             step.latency.p50_ns as f64 / 1e6,

@@ -36,7 +36,7 @@ const LONE_SPIN_US: u64 = 1_000;
 /// Bound of the 99th percentile, for the knee and below it.
 const P99_MAX: Duration = Duration::from_millis(10);
 
-/// Bound of the loss for the knee.
+/// Bound of the share of requests without a right answer in time, for the knee.
 const LOSS_MAX: f64 = 0.001;
 
 /// Parts of the knee at which latency is taken.
@@ -357,7 +357,10 @@ fn under_load(
             answers_per_s: result.counts.answered as f64 / seconds,
             loss,
             kept_schedule,
-            pass: result.latency.p99_ns <= p99_ns_max && loss <= 0.0 && kept_schedule,
+            pass: result.latency.p99_ns <= p99_ns_max
+                && loss <= 0.0
+                && result.counts.answered > 0
+                && kept_schedule,
             latency: result.latency,
             p99_ns_max,
         });

@@ -50,7 +50,7 @@ pub(super) fn text(verdict: &Verdict, written: &[PathBuf]) -> String {
         let us = |ns: u64| ns as f64 / 1e3;
         let _ = writeln!(
             out,
-            "  {:<24} {:>3.0} % of the knee, {:>8.0}/s   p50 {:>7.1} us   p99 {:>8.1} us   p99.9 {:>8.1} us   lost {:.3} %{}   {}",
+            "  {:<24} {:>3.0} % of the knee, {:>8.0}/s   p50 {:>7.1} us   p99 {:>8.1} us   p99.9 {:>8.1} us   unanswered {:.3} %{}   {}",
             entry.what,
             entry.share_of_knee * 100.0,
             entry.rate_per_s,

@@ -415,10 +415,7 @@ impl HttpLoad {
                     tally.record_latency(now.since(asked.from));
                 }
                 200 => tally.wrong += 1,
-                _ => {
-                    *tally.refused_by_status.entry(status).or_default() += 1;
-                    tally.record_latency(now.since(asked.from));
-                }
+                _ => *tally.refused_by_status.entry(status).or_default() += 1,
             }
         }
         if at < bytes.len() {

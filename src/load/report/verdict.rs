@@ -135,7 +135,7 @@ pub struct UnderLoad {
     pub rate_per_s: f64,
     /// Right answers a second.
     pub answers_per_s: f64,
-    /// Part of the requests without an answer in time.
+    /// Part of the requests without a right answer in time.
     pub loss: f64,
     /// Whether the generator kept its schedule.
     pub kept_schedule: bool,
@@ -143,7 +143,7 @@ pub struct UnderLoad {
     pub latency: Latency,
     /// The most that the 99th percentile may be.
     pub p99_ns_max: u64,
-    /// Whether it is, no request was lost, and the schedule was kept.
+    /// Whether it is, every request got its right answer in time, and the schedule was kept.
     pub pass: bool,
 }
 

@@ -396,7 +396,7 @@ pub(super) fn knees(subjects: &[Subject<'_>]) -> String {
             None => "No rate that was tried stayed within the bounds.".to_owned(),
         };
         let mut table = String::from("<table><thead><tr>");
-        for name in ["rate", "answered", "p50", "p99", "loss", "schedule kept", ""] {
+        for name in ["rate", "answered", "p50", "p99", "without right answer", "schedule kept", ""] {
             let _ = write!(table, "<th scope=\"col\">{name}</th>");
         }
         table.push_str("</tr></thead><tbody>");
@@ -430,7 +430,7 @@ pub(super) fn knees(subjects: &[Subject<'_>]) -> String {
         let loss = subject.share("/knee/loss_max");
         let _ = write!(
             out,
-            "<section><h2>Knee</h2><p>Highest rate: {}, with p99 at most {} and loss at most {loss}.</p>{}</section>",
+            "<section><h2>Knee</h2><p>Highest rate: {}, with p99 at most {} and at most {loss} without a right answer in time.</p>{}</section>",
             subject.rate("/knee/rate_per_s"),
             subject.time("/knee/p99_ns_max"),
             plot.html()

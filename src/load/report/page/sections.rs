@@ -152,7 +152,7 @@ fn tiles(subject: &Subject<'_>) -> String {
         ("p99", subject.time("/latency/p99_ns"), what.to_owned()),
         ("p99.9", subject.time("/latency/p999_ns"), what.to_owned()),
         ("slowest", subject.time("/latency/max_ns"), what.to_owned()),
-        ("without answer in time", loss, format!("of {} sent", subject.count("/counts/sent"))),
+        ("without right answer in time", loss, format!("of {} sent", subject.count("/counts/sent"))),
         (
             "generator's own cost",
             subject.figure("/generator/busy_us_per_exchange", |us| format::time(us * 1e3)),
@@ -224,7 +224,7 @@ fn compared(subjects: &[Subject<'_>]) -> String {
         row("answers a second", &|s| (format::rate(s.answers_per_s()), Some(s.answers_per_s())));
     }
     row("answered", &|s| (s.count("/counts/answered"), None));
-    row("without answer in time", &|s| (format::share(s.run.counts.loss()), None));
+    row("without right answer in time", &|s| (format::share(s.run.counts.loss()), None));
     for (name, path) in PERCENTILES {
         let value = |s: &Subject<'_>| {
             let l = &s.run.latency;
