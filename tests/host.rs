@@ -38,7 +38,8 @@ fn apply_then_undo_leaves_every_value_as_it_was() {
     assert_eq!(count(&applied, "applied"), differing - by_hand, "{out}");
     assert_ne!(tree.contents(), before);
     let boot = tree.read("etc/default/grub.d/60-beast.cfg");
-    assert!(boot.contains(" isolcpus=domain,managed_irq,1,2,3 nohz_full=1,2,3 rcu_nocbs=1,2,3\""), "{boot}");
+    assert!(boot.contains(" isolcpus=managed_irq,1,2,3 nohz_full=1,2,3 rcu_nocbs=1,2,3\""), "{boot}");
+    assert!(!boot.contains("domain"), "shards must be able to take these processors: {boot}");
     assert_eq!(tree.read("proc/irq/62/smp_affinity_list"), "1\n");
     assert_eq!(tree.read("sys/class/net/eth7/queues/tx-1/xps_cpus"), "a\n");
 
@@ -160,6 +161,33 @@ fn a_container_is_told_from_a_machine_and_sent_to_the_host() {
         ),
         "{out}"
     );
+}
+
+#[test]
+fn a_machine_that_only_its_firmware_or_its_environment_tells_of_is_known() {
+    let tree = Tree::metal();
+    tree.write("sys/class/dmi/id/sys_vendor", "Amazon EC2\n");
+    tree.write("sys/class/dmi/id/product_name", "m7g.large\n");
+    assert!(tree.host(&["check"]).1.starts_with("machine  vm (the firmware"));
+    tree.write("sys/class/dmi/id/product_name", "m7g.metal\n");
+    assert!(tree.host(&["check"]).1.starts_with("machine  metal ("), "one that is rented whole");
+    let (_, out, _) = tree.host_where(("KUBERNETES_SERVICE_HOST", "10.0.0.1"), &["check"]);
+    assert!(out.starts_with("machine  container (the environment names Kubernetes)"), "{out}");
+}
+
+#[test]
+fn what_is_hidden_is_missing_and_neither_in_order_nor_wrong() {
+    let tree = Tree::metal();
+    for hidden in ["proc/sys", "proc/cmdline"] {
+        std::fs::rename(tree.path(hidden), tree.path("hidden")).unwrap();
+        let (_, out, _) = tree.host(&["check", "--stage", "conntrack,isolated-cores", "--json"]);
+        let item = if hidden == "proc/sys" { "connection tracking" } else { "the kernel command line" };
+        let found = findings(&out);
+        let status: Vec<_> = found.iter().filter(|finding| finding["item"] == item).collect();
+        assert_eq!(status.len(), 1, "{out}");
+        assert_eq!(status[0]["status"], "missing", "{out}");
+        std::fs::rename(tree.path("hidden"), tree.path(hidden)).unwrap();
+    }
 }
 
 #[test]

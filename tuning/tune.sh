@@ -58,6 +58,8 @@ find_environment() {
   elif [ -z "$root" ] && { [ -n "${ECS_CONTAINER_METADATA_URI_V4:-}" ] || [ "${AWS_EXECUTION_ENV:-}" = AWS_ECS_FARGATE ]; } &&
     [ "${AWS_EXECUTION_ENV:-AWS_ECS_FARGATE}" = AWS_ECS_FARGATE ]; then
     environment=fargate environment_why='the environment names AWS Fargate'
+  elif [ -n "${KUBERNETES_SERVICE_HOST:-}" ]; then
+    environment=container environment_why='the environment names Kubernetes'
   elif [ -e "$root/run/.containerenv" ] || [ -e "$root/run/systemd/container" ]; then
     environment=container environment_why='/run says so'
   elif { tr '\0' '\n' <"$root/proc/1/environ"; } 2>/dev/null | grep -q '^container='; then
@@ -68,8 +70,9 @@ find_environment() {
     environment=container environment_why='/.dockerenv, on a file system of layers'
   elif grep -qwE '^flags.*hypervisor' "$root/proc/cpuinfo" 2>/dev/null; then
     environment=vm environment_why='the processor reports a hypervisor'
-  elif grep -qiE 'qemu|kvm|vmware|virtual|xen|bochs|google' "$root/sys/class/dmi/id/product_name" \
-    "$root/sys/class/dmi/id/sys_vendor" 2>/dev/null; then
+  elif grep -qiE 'qemu|kvm|vmware|virtual|xen|bochs|google|amazon|ec2' "$root/sys/class/dmi/id/product_name" \
+    "$root/sys/class/dmi/id/sys_vendor" 2>/dev/null &&
+    ! grep -qi '\.metal' "$root/sys/class/dmi/id/product_name" 2>/dev/null; then
     environment=vm environment_why='the firmware names a hypervisor'
   else
     environment=metal environment_why='nothing speaks of a hypervisor or a container'

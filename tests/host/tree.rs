@@ -173,6 +173,17 @@ impl Tree {
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
+    /// The same, with something in the environment.
+    pub(crate) fn host_where(&self, (name, value): (&str, &str), args: &[&str]) -> (i32, String, String) {
+        self.run(
+            Command::new("env")
+                .arg(format!("{name}={value}"))
+                .arg(env!("CARGO_BIN_EXE_beast"))
+                .arg("host")
+                .args(args),
+        )
+    }
+
     /// `beast host`, ended with all it has started after a while. Whether it had ended by itself.
     pub(crate) fn host_killed_after(&self, args: &[&str], after: Duration) -> bool {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beast"));

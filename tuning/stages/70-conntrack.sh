@@ -4,6 +4,11 @@
 stage conntrack 'metal vm' \
   'datagrams and connections of our ports pass connection tracking by' \
   'tracking costs about a microsecond a datagram and drops all when its table is full' || return 0
+# Where the kernel's settings are hidden nobody can say whether it is at work.
+if [ ! -d "$root/proc/sys/net" ]; then
+  absent file 'connection tracking' 'nothing, or rules that pass it by'
+  return 0
+fi
 if [ ! -e "$root/proc/sys/net/netfilter/nf_conntrack_max" ]; then
   emit ok 'connection tracking' 'not at work here' 'nothing' ''
   return 0
