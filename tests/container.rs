@@ -223,4 +223,10 @@ fn the_task_definition_describes_the_same_container() {
     assert_eq!(container["readonlyRootFilesystem"], true);
     assert_eq!(container["healthCheck"]["command"][1], "/usr/bin/beast");
     assert_eq!(container["mountPoints"][0]["containerPath"], "/data");
+    // The usual execution role may write to a group of logs and not make one.
+    let logs = &container["logConfiguration"]["options"];
+    assert!(logs["awslogs-create-group"].is_null(), "{logs}");
+    let make =
+        format!("aws logs create-log-group --log-group-name {}", logs["awslogs-group"].as_str().unwrap());
+    assert!(file("README.md").contains(&make), "README.md does not say: {make}");
 }

@@ -59,6 +59,17 @@ fn the_drop_ins_are_verified_with_the_unit() {
     }
     let (verified, said) = tool(&["verify", "--man=no", beast.to_str().unwrap()]);
     assert!(verified && said.is_empty(), "{said}");
+    // Answers in the kernel get what the program asks for, and the calls of the unit stay allowed.
+    let xdp = fs::read_to_string(drop_ins.join("xdp.conf")).unwrap();
+    for line in [
+        "AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON",
+        "PrivateUsers=no",
+        "SystemCallFilter=bpf",
+        "RestrictAddressFamilies=AF_NETLINK",
+        "ReadWritePaths=/sys/fs/bpf",
+    ] {
+        assert!(xdp.lines().any(|told| told == line), "{line}: {xdp}");
+    }
 }
 
 #[test]
@@ -105,6 +116,7 @@ fn the_filter_of_calls_allows_io_uring_and_refuses_what_is_not_needed() {
         "io_uring_register",
         "sched_setaffinity",
         "prlimit64",
+        "setpriority",
         "sendmmsg",
     ] {
         assert!(allowed.iter().any(|allowed| allowed == call), "{call} is refused");
