@@ -7,10 +7,10 @@
 #[path = "support/running.rs"]
 mod running;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use beast::load::report::{FILES, from_json};
 use beast::load::result::RunResult;
@@ -260,6 +260,57 @@ fn ctrl_c_ends_the_run_and_the_report_is_written() {
         assert!(run.interrupted && run.counts.answered > 0 && run.duration_s < 300.0, "{:?}", run.counts);
         assert_eq!(run.counts.answered, run.counts.sent, "what was under way was waited for");
     }
+}
+
+/// Begins a run of ten minutes under a limit of descriptors, and waits until it tells how it goes.
+fn begun(limit: u64, args: &[&str]) -> Child {
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        &format!("ulimit -n {limit} && exec \"$0\" \"$@\""),
+        env!("CARGO_BIN_EXE_beast"),
+        "load",
+    ]);
+    command.args(args).args(["--duration", "10m"]).stderr(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut byte = [0];
+    child.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
+    child
+}
+
+#[test]
+fn what_ran_until_an_error_is_reported_with_it() {
+    let data = tempfile::tempdir().unwrap();
+    let (server, key_file) = server(data.path());
+    let (target, report) = (v4(&server.http).to_string(), data.path().join("report"));
+    let report_text = report.to_str().unwrap();
+    let args = ["http", &target, "--key-file", &key_file, "--connections", "100", "--report", report_text];
+    let child = begun(140, &args);
+    let parts = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let part = parts.split_whitespace().next().unwrap().parse().unwrap();
+    kill(Pid::from_raw(part), Signal::SIGKILL).unwrap();
+    let ended = Ended::of(child.wait_with_output().unwrap());
+    assert_eq!(ended.exit, 1, "{ended:?}");
+    assert!(ended.err.contains("a process of the generator has ended early"), "{ended:?}");
+    assert!(ended.out.contains("answered") && ended.out.contains("written"), "{ended:?}");
+    let run = from_json(&std::fs::read_to_string(report.join("report.json")).unwrap()).unwrap();
+    assert!(run.counts.answered > 0 && run.error().is_some() && !run.passed(), "{:?}", run.criteria);
+    assert!(run.ledger.balances(), "{:?}", run.ledger);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_takes_no_result_along() {
+    let data = tempfile::tempdir().unwrap();
+    let (server, key_file) = server(data.path());
+    let (target, report) = (v4(&server.udp).to_string(), data.path().join("report"));
+    let child =
+        begun(1_000, &["udp", &target, "--key-file", &key_file, "--report", report.to_str().unwrap()]);
+    std::fs::remove_dir(&report).unwrap();
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    let ended = Ended::of(child.wait_with_output().unwrap());
+    assert_eq!(ended.exit, 1, "{ended:?}");
+    assert!(ended.out.contains("answered"), "{ended:?}");
+    assert!(ended.err.contains("the report cannot be written"), "{ended:?}");
 }
 
 #[test]

@@ -63,6 +63,15 @@ fn a_folder_that_takes_no_report_is_found_before_the_run() {
         assert!(error.contains(path.to_str().unwrap()), "{error}");
     }
     std::fs::remove_file(file).unwrap();
+
+    // An earlier report of which one file cannot be written again; the others stay as they are.
+    let earlier = folder("an-earlier-report");
+    let _absent = std::fs::remove_dir_all(&earlier);
+    std::fs::create_dir_all(earlier.join("report.html")).unwrap();
+    std::fs::write(earlier.join("report.json"), "earlier").unwrap();
+    let error = ReportFolder::prepare(&earlier).unwrap_err().to_string();
+    assert!(error.contains("report.html"), "{error}");
+    assert_eq!(std::fs::read_to_string(earlier.join("report.json")).unwrap(), "earlier");
 }
 
 #[test]

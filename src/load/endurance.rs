@@ -115,6 +115,7 @@ mod tests {
         Interval {
             start_s: f64::from(second),
             length_s: 1.0,
+            answered_after: 0,
             step: 0,
             counts: Counts::default(),
             latency: Latency::of(&latencies),

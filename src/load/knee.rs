@@ -1,6 +1,8 @@
 //! The search for the highest rate that a server keeps within bounds: twice as much until it fails,
 //! then by halves. Pure; whoever searches tells what came of each rate.
 
+use super::result::{Criterion, Knee};
+
 /// The bounds, and where to look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KneeBounds {
@@ -85,6 +87,38 @@ impl KneeSearch {
     }
 }
 
+/// What must hold of a search. A rate that the generator could not keep is no limit of the server's,
+/// and one that was found so far none at all.
+pub(super) fn judge(knee: &Knee, ended: bool, allow_late: bool) -> Vec<Criterion> {
+    let mut criteria = vec![Criterion {
+        name: "a rate within the bounds".to_owned(),
+        needed: format!(
+            "p99 at most {} ms, at most {} % without a right answer in time",
+            knee.p99_ns_max as f64 / 1e6,
+            knee.loss_max * 100.0
+        ),
+        found: knee.rate_per_s.map_or("none".to_owned(), |rate| format!("{rate:.0}/s")),
+        pass: knee.rate_per_s.is_some(),
+    }];
+    if !allow_late {
+        criteria.push(Criterion {
+            name: "the generator was not the limit".to_owned(),
+            needed: "a schedule that is kept at the rate that fails".to_owned(),
+            found: if knee.limited_by == "generator" { "not kept" } else { "kept" }.to_owned(),
+            pass: knee.limited_by != "generator",
+        });
+    }
+    if !ended {
+        criteria.push(Criterion {
+            name: "the search came to its end".to_owned(),
+            needed: "a rate that fails near one that does not".to_owned(),
+            found: format!("ended early, after {} rates", knee.steps.len()),
+            pass: false,
+        });
+    }
+    criteria
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -120,6 +154,22 @@ mod tests {
         let (found, tries) = search(1_000, |_, _| false);
         assert_eq!(found, None);
         assert!(tries < TRIES_MAX);
+    }
+
+    #[test]
+    fn a_limit_of_the_generator_and_half_a_search_are_no_success() {
+        let knee = |limited_by: &str| Knee {
+            p99_ns_max: 1,
+            loss_max: 0.0,
+            steps: Vec::new(),
+            rate_per_s: Some(1_000.0),
+            limited_by: limited_by.to_owned(),
+        };
+        let passes = |limited_by: &str, ended, allow_late| {
+            judge(&knee(limited_by), ended, allow_late).iter().all(|criterion| criterion.pass)
+        };
+        assert!(passes("server", true, false) && passes("generator", true, true));
+        assert!(!passes("generator", true, false) && !passes("none", false, true));
     }
 
     #[test]

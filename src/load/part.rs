@@ -69,14 +69,14 @@ impl Part {
                     serde_json::from_str(&line).map_err(|e| format!("{e} in what it said: {line:.200}"))
                 });
                 let failed =
-                    |e| Told::Failed(LoadError::new(format!("a part of the generator: {e}"), REPORT));
+                    |e| Told::failed(LoadError::new(format!("a part of the generator: {e}"), REPORT));
                 if told.send((index, told_line.unwrap_or_else(failed))).is_err() {
                     return;
                 }
             }
             let what = "a process of the generator has ended early";
             // Nobody listens any more when it ended because it was told to.
-            let _unheard = told.send((index, Told::Failed(LoadError::new(what, REPORT))));
+            let _unheard = told.send((index, Told::failed(LoadError::new(what, REPORT))));
         });
         Ok(part)
     }
@@ -131,7 +131,7 @@ pub fn be_part() -> Result<(), LoadError> {
     let generator = match generator(&spec, &stop) {
         Ok(generator) => generator,
         Err(error) => {
-            tell(Told::Failed(error));
+            tell(Told::failed(error));
             return Ok(());
         }
     };

@@ -24,6 +24,9 @@ use super::machine::Machine;
 /// is added.
 pub const RESULT_VERSION: u32 = 1;
 
+/// Name of the criterion that fails when a run could not go on.
+pub(super) const RAN_TO_ITS_END: &str = "ran to its end";
+
 /// One run of `beast load`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
@@ -72,6 +75,27 @@ impl RunResult {
     #[must_use]
     pub fn passed(&self) -> bool {
         self.criteria.iter().all(|criterion| criterion.pass)
+    }
+
+    /// How long requests were sent, in seconds.
+    #[must_use]
+    pub fn sending_s(&self) -> f64 {
+        self.intervals.iter().map(|interval| interval.length_s).sum()
+    }
+
+    /// Right answers a second, while requests were sent.
+    #[must_use]
+    pub fn rate_per_s(&self) -> f64 {
+        let after: u64 = self.intervals.iter().map(|interval| interval.answered_after).sum();
+        let (answered, seconds) = (self.counts.answered.saturating_sub(after), self.sending_s());
+        if seconds > 0.0 { answered as f64 / seconds } else { 0.0 }
+    }
+
+    /// What ended the run before its end, when it could not go on.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        let ended = self.criteria.iter().find(|criterion| criterion.name == RAN_TO_ITS_END);
+        ended.map(|criterion| criterion.found.as_str())
     }
 }
 
@@ -182,7 +206,8 @@ pub struct Counts {
     pub send_failed: u64,
     /// How often the kernel said that nobody listens: ICMP port unreachable, connection refused.
     pub port_closed: u64,
-    /// Connections the server closed or reset, and that were opened again.
+    /// Connections that were opened again: the server closed or reset them, or had not answered the
+    /// oldest request on them within twice the time after which it is given up.
     pub reconnected: u64,
     /// Answers the kernel dropped because a socket of the generator was full.
     pub dropped: u64,
@@ -243,8 +268,12 @@ pub struct Interval {
     pub length_s: f64,
     /// Which level or step of the run it belongs to, from 0.
     pub step: u32,
-    /// What happened in it. Answers count when they come.
+    /// What happened in it. Answers count when they come. The last one of a step holds what came after
+    /// the sending ended, too.
     pub counts: Counts,
+    /// How many of its right answers came after the sending ended, and count in no rate.
+    #[serde(default)]
+    pub answered_after: u64,
     /// Of the right answers that came in it.
     pub latency: Latency,
     /// The server's memory at its end, in bytes, where it is known.
@@ -252,10 +281,11 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Right answers a second.
+    /// Right answers a second, while requests were sent.
     #[must_use]
     pub fn rate_per_s(&self) -> f64 {
-        if self.length_s > 0.0 { self.counts.answered as f64 / self.length_s } else { 0.0 }
+        let answered = self.counts.answered.saturating_sub(self.answered_after);
+        if self.length_s > 0.0 { answered as f64 / self.length_s } else { 0.0 }
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 use super::endurance;
 use super::error::LoadError;
 use super::kept::{self, schedule};
-use super::knee::{KneeBounds, KneeSearch};
+use super::knee::{self, KneeBounds, KneeSearch};
 use super::latency::Latency;
 use super::ledger::ledger;
 use super::machine::Machine;
 use super::ramp;
 use super::result::{
-    Criterion, Generator, Interval, Knee, KneeStep, Level, LoopKind, RESULT_VERSION, Ramp, RunResult, Server,
-    Setup,
+    Criterion, Generator, Interval, Knee, KneeStep, Level, LoopKind, RAN_TO_ITS_END, RESULT_VERSION, Ramp,
+    RunResult, Server, Setup,
 };
 use super::session::{Protocol, Session, SessionOptions, StepResult};
 use super::step::{Step, StepPace};
@@ -107,17 +107,18 @@ pub struct Progress<'a> {
 /// Carries out a run. When it is told to stop, the result is that of what ran.
 ///
 /// # Errors
-/// When nothing could be sent. What ends a run later is a criterion of its result that fails.
+/// When nothing could be sent. What ends a run later is a criterion of its result that fails, beside
+/// all that was found until then.
 pub fn run(options: &RunOptions, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<RunResult, LoadError> {
     let started = RealClock.now();
     let session = Session::open(options.session.clone())?;
-    let transport = match options.session.protocol {
-        Protocol::Udp(_) => "udp",
-        Protocol::Http { .. } => "http",
-    };
-    let before = options.watch.read(transport);
+    let datagrams = matches!(options.session.protocol, Protocol::Udp(_));
+    // Before the load: afterwards the machine's own is that of the run.
+    let machine = Machine::here();
+    let before = options.watch.read(datagrams);
     let mut whole = Whole {
         options,
+        machine,
         session,
         progress,
         total: Tally::new(),
@@ -136,7 +137,7 @@ pub fn run(options: &RunOptions, progress: &mut dyn FnMut(&Progress<'_>)) -> Res
         return Err(error.clone());
     }
     std::thread::sleep(BOOKS_AFTER);
-    let after = options.watch.read(transport);
+    let after = options.watch.read(datagrams);
     let duration = RealClock.now().mono.since(started.mono);
     Ok(whole.result(parts, &before, after, started.unix.ms(), duration))
 }
@@ -154,6 +155,7 @@ struct Parts {
 
 struct Whole<'a> {
     options: &'a RunOptions,
+    machine: Machine,
     session: Session,
     progress: &'a mut dyn FnMut(&Progress<'_>),
     total: Tally,
@@ -172,8 +174,7 @@ impl Whole<'_> {
             Mode::Run(step) => self.plain(step),
             Mode::Ramp { scale, levels, sockets } => self.ramp(scale, levels, sockets),
             Mode::Knee { bounds, step, sockets } => {
-                let knee = self.knee(bounds, step, sockets);
-                let criteria = vec![found(&knee)];
+                let (knee, criteria) = self.knee(bounds, step, sockets);
                 Parts { knee: Some(knee), criteria, ..Parts::default() }
             }
             Mode::Endurance { bounds, step, rate_per_s, duration, sockets } => {
@@ -227,9 +228,9 @@ impl Whole<'_> {
         Parts { ramp: Some(Ramp { scale, levels: done }), criteria, ..Parts::default() }
     }
 
-    fn knee(&mut self, bounds: KneeBounds, length: Duration, sockets: usize) -> Knee {
+    fn knee(&mut self, bounds: KneeBounds, length: Duration, sockets: usize) -> (Knee, Vec<Criterion>) {
         let mut search = KneeSearch::new(bounds);
-        let (mut steps, mut last_kept) = (Vec::new(), true);
+        let (mut steps, mut last_kept, mut absent) = (Vec::new(), true, false);
         while let Some(per_s) = search.next() {
             let Some(result) = self.open_step(&format!("knee, {per_s}/s"), per_s, length, sockets) else {
                 break;
@@ -246,7 +247,7 @@ impl Whole<'_> {
             }
             search.tell(pass);
             // No lower rate brings up a server that is not there.
-            let absent = counts.answered == 0 && counts.port_closed > 0;
+            absent = counts.answered == 0 && counts.port_closed > 0;
             steps.push(KneeStep {
                 rate_per_s: per_s as f64,
                 answered_per_s: result.rate_per_s(),
@@ -260,7 +261,7 @@ impl Whole<'_> {
                 break;
             }
         }
-        Knee {
+        let knee = Knee {
             p99_ns_max: bounds.p99_ns_max,
             loss_max: bounds.loss_max,
             steps,
@@ -271,7 +272,10 @@ impl Whole<'_> {
                 (true, false) => "generator",
             }
             .to_owned(),
-        }
+        };
+        let ended = absent || search.next().is_none();
+        let criteria = knee::judge(&knee, ended, self.options.allow_late);
+        (knee, criteria)
     }
 
     fn endurance(
@@ -286,8 +290,8 @@ impl Whole<'_> {
         let (rate, share) = match rate_per_s {
             Some(rate) => (rate, None),
             None => {
-                let knee = self.knee(bounds, step, sockets);
-                parts.criteria.push(found(&knee));
+                let (knee, mut criteria) = self.knee(bounds, step, sockets);
+                parts.criteria.append(&mut criteria);
                 let rate = knee.rate_per_s.map(|rate| (rate * ENDURANCE_SHARE).max(1.0) as u64);
                 parts.knee = Some(knee);
                 let Some(rate) = rate else { return parts };
@@ -333,7 +337,7 @@ impl Whole<'_> {
         self.step(stage, Step { pace, duration, requests: None, sockets })
     }
 
-    /// Does a step and adds it to the whole; `None` when it could not be done.
+    /// Does a step and adds it to the whole; `None` when it could not be done to its end.
     fn step(&mut self, stage: &str, step: Step) -> Option<StepResult> {
         let (watch, offset_s, number) = (&self.options.watch, self.offset_s, self.steps);
         let watched = watch.pid().is_some() || watch.metrics_url().is_some();
@@ -364,6 +368,10 @@ impl Whole<'_> {
         self.sockets = self.sockets.max(step.sockets);
         self.memory_bytes_max = self.memory_bytes_max.max(result.memory_bytes_max);
         self.interrupted |= result.interrupted;
+        if let Some(error) = result.error {
+            self.failed = Some(error);
+            return None;
+        }
         Some(result)
     }
 
@@ -401,7 +409,7 @@ impl Whole<'_> {
         }
         if let Some(error) = &self.failed {
             criteria.push(Criterion {
-                name: "ran to its end".to_owned(),
+                name: RAN_TO_ITS_END.to_owned(),
                 needed: "every step".to_owned(),
                 found: error.to_string(),
                 pass: false,
@@ -420,7 +428,7 @@ impl Whole<'_> {
             duration_s: duration.as_secs_f64(),
             interrupted: self.interrupted,
             setup: self.setup(),
-            machine: Machine::here(),
+            machine: self.machine,
             ledger: ledger(&counts, before, &after),
             server: Server {
                 metrics_url: self.options.watch.metrics_url().map(str::to_owned),
@@ -512,19 +520,6 @@ fn left(step: &Step, elapsed: Duration, so_far: &Tally) -> Option<Duration> {
             Duration::try_from_secs_f64(elapsed.as_secs_f64() * more).ok()
         }
         Some(_) => None,
-    }
-}
-
-fn found(knee: &Knee) -> Criterion {
-    Criterion {
-        name: "a rate within the bounds".to_owned(),
-        needed: format!(
-            "p99 at most {} ms, at most {} % without a right answer in time",
-            knee.p99_ns_max as f64 / 1e6,
-            knee.loss_max * 100.0
-        ),
-        found: knee.rate_per_s.map_or("none".to_owned(), |rate| format!("{rate:.0}/s")),
-        pass: knee.rate_per_s.is_some(),
     }
 }
 

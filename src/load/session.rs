@@ -125,10 +125,15 @@ pub struct StepResult {
     pub intervals: Vec<Interval>,
     /// How long requests were sent.
     pub sending: Duration,
+    /// Right answers that came meanwhile.
+    pub answered_while_sending: u64,
     /// How long it took, with the wait for the last answers.
     pub elapsed: Duration,
     /// Whether it was told to stop before its end.
     pub interrupted: bool,
+    /// What ended it before its end, if something did; the other members are what came of it until
+    /// then.
+    pub error: Option<LoadError>,
     /// The most memory one of the processes had.
     pub memory_bytes_max: u64,
 }
@@ -237,7 +242,7 @@ impl Session {
             let mut tell = |told| drop(tell.send((index, told)));
             match generator(&options, source, cpu) {
                 Ok(generator) => work(generator, options.server, &ordered, &options.stop, &mut tell),
-                Err(error) => tell(Told::Failed(error)),
+                Err(error) => tell(Told::failed(error)),
             }
         });
         Worker::Thread { orders: Some(orders), thread: Some(thread) }
@@ -275,10 +280,11 @@ impl Session {
         usize::try_from(under_way.div_ceil(1 << 16)).unwrap_or(usize::MAX).max(threads)
     }
 
-    /// Does a step. `watch` is shown how it goes, every interval and a few times a second.
+    /// Does a step. `watch` is shown how it goes, every interval and a few times a second. When a
+    /// worker cannot go on, the others end early, and the result says so; no further step can be done.
     ///
     /// # Errors
-    /// When a worker cannot go on: the server is not there, sockets run out.
+    /// When the step cannot begin: the server is not there, sockets run out.
     pub fn step(&mut self, step: &Step, watch: &mut dyn FnMut(Moment<'_>)) -> Result<StepResult, LoadError> {
         let count = self.workers.len();
         for index in 0..count {
@@ -289,7 +295,7 @@ impl Session {
         while up < count {
             match self.told.recv_timeout(LOOK_EVERY) {
                 Ok((_, Told::Up)) => up += 1,
-                Ok((_, Told::Failed(error))) => return Err(error),
+                Ok((_, Told::Failed { error, .. })) => return Err(error),
                 Ok((_, Told::Interval { .. } | Told::Done { .. })) => return Err(silent()),
                 Err(RecvTimeoutError::Timeout) if RealClock.now().mono.since(begun) < UP_MAX => {}
                 Err(_) => return Err(silent()),
@@ -304,24 +310,31 @@ impl Session {
             self.order(index, Order::Go { start_ns: start.0, end_ns: end.0, interval_ns })?;
         }
         let mut gathering = Gathering::new(count, interval);
+        let mut failed = None;
         while gathering.done < count {
             let told = self.told.recv_timeout(LOOK_EVERY);
             self.pass_stop(&mut stop_told);
             let now = RealClock.now().mono;
             match told {
-                Ok((_, Told::Failed(error))) => return Err(error),
-                Ok((worker, told)) => gathering.take(worker, told),
-                Err(RecvTimeoutError::Timeout) if now.since(end) > self.options.lost_after * 2 + PATIENCE => {
-                    return Err(silent());
+                Ok((worker, told)) => {
+                    if let Told::Failed { error, .. } = &told {
+                        failed.get_or_insert_with(|| error.clone());
+                        self.halt_all();
+                    }
+                    gathering.take(worker, told);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(silent()),
+                Err(RecvTimeoutError::Timeout)
+                    if now.since(end) <= self.options.lost_after * 2 + PATIENCE => {}
+                Err(_) => {
+                    failed.get_or_insert_with(silent);
+                    break;
+                }
             }
             let elapsed = now.since(start);
             gathering.show(elapsed, watch);
         }
         let elapsed = RealClock.now().mono.since(start);
-        Ok(gathering.finish(elapsed, stop_told && elapsed < step.duration))
+        Ok(gathering.finish(elapsed, stop_told && elapsed < step.duration, failed))
     }
 
     /// Tells the workers to stop once the operator has.
@@ -330,6 +343,11 @@ impl Session {
             return;
         }
         *told = true;
+        self.halt_all();
+    }
+
+    /// Tells the workers to stop.
+    fn halt_all(&mut self) {
         self.halt.tell();
         for worker in &mut self.workers {
             if let Worker::Process(part) = worker {
@@ -349,7 +367,7 @@ impl Session {
         }
         // It has ended; what it said last tells why.
         while let Ok((_, told)) = self.told.recv_timeout(LOOK_EVERY) {
-            if let Told::Failed(error) = told {
+            if let Told::Failed { error, .. } = told {
                 return Err(error);
             }
         }
@@ -447,10 +465,11 @@ fn generator(
 }
 
 impl StepResult {
-    /// Right answers a second of the time requests were sent.
+    /// Right answers a second, of the time requests were sent and what came in it: what a server that
+    /// is asked for too much answers afterwards is more than it can.
     #[must_use]
     pub fn rate_per_s(&self) -> f64 {
         let seconds = self.sending.as_secs_f64();
-        if seconds > 0.0 { self.total.matched as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 { self.answered_while_sending as f64 / seconds } else { 0.0 }
     }
 }

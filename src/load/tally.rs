@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -49,7 +50,7 @@ pub struct Tally {
     pub send_failed: u64,
     /// How often the kernel said that nobody listens.
     pub port_closed: u64,
-    /// Connections that the server closed, and that were opened again.
+    /// Connections that the server closed or did not answer on, and that were opened again.
     pub reconnected: u64,
     /// Answers the kernel dropped because a socket of the generator was full.
     pub dropped: u64,
@@ -194,6 +195,24 @@ impl Tally {
 
     pub(crate) fn record_lag(&mut self, lag: Duration) {
         record(&mut self.lag_ns, lag);
+    }
+}
+
+/// A stretch that the kernel ended, with what it had come to.
+pub(crate) struct Broken {
+    pub(crate) tally: Box<Tally>,
+    pub(crate) error: io::Error,
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self { tally: Box::default(), error }
+    }
+}
+
+impl From<Broken> for io::Error {
+    fn from(broken: Broken) -> Self {
+        broken.error
     }
 }
 

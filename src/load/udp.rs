@@ -9,7 +9,7 @@ use super::flights::{Flights, Landing};
 use super::requests::{Requests, Verdict};
 use super::schedule::Schedule;
 use super::step::{Share, StepPace, Stop};
-use super::tally::Tally;
+use super::tally::{Broken, Tally};
 use crate::sys::mmsg::{ReceiveBatch, SendBatch};
 use crate::sys::net::{connect_udp, socket_drops};
 use crate::sys::pin::pin_thread;
@@ -148,7 +148,7 @@ impl<R: Requests> UdpLoad<R> {
         let start = RealClock.now().mono;
         self.left = u64::MAX;
         self.begin(start, MonoNs::NEVER);
-        self.run_until(start.plus(duration))
+        Ok(self.run_until(start.plus(duration))?)
     }
 
     /// Sends nothing more and waits until every request is answered or given up.
@@ -161,7 +161,7 @@ impl<R: Requests> UdpLoad<R> {
         if let Some(schedule) = &mut self.schedule {
             schedule.begin(now, now);
         }
-        self.settle()
+        Ok(self.settle()?)
     }
 
     /// Requests under way now.
@@ -219,12 +219,12 @@ impl<R: Requests> UdpLoad<R> {
     }
 
     /// Loads the server until `end`, or until all that was to be sent is sent and answered.
-    pub(crate) fn run_until(&mut self, end: MonoNs) -> io::Result<Tally> {
+    pub(crate) fn run_until(&mut self, end: MonoNs) -> Result<Tally, Broken> {
         self.stretch(end, false)
     }
 
     /// Waits until every request is answered or given up. What a schedule still owes leaves late.
-    pub(crate) fn settle(&mut self) -> io::Result<Tally> {
+    pub(crate) fn settle(&mut self) -> Result<Tally, Broken> {
         let now = RealClock.now().mono;
         if let Some(schedule) = &mut self.schedule {
             schedule.cut(now);
@@ -233,11 +233,16 @@ impl<R: Requests> UdpLoad<R> {
         }
         // Half again as long, so that the last ones are given up rather than forgotten.
         let mut tally = self.stretch(now.plus(self.options.lost_after * 3 / 2), true)?;
-        let now = RealClock.now().mono;
-        for line in &mut self.lines {
-            tally.overdue += line.flights.expire(now.plus(self.options.lost_after), self.options.lost_after);
-        }
+        self.give_up(&mut tally);
         Ok(tally)
+    }
+
+    /// Gives up all that is under way.
+    fn give_up(&mut self, tally: &mut Tally) {
+        let (now, lost_after) = (RealClock.now().mono, self.options.lost_after);
+        for line in &mut self.lines {
+            tally.overdue += line.flights.expire(now.plus(lost_after), lost_after);
+        }
     }
 
     /// Whether all that was to be sent is sent and answered.
@@ -249,27 +254,12 @@ impl<R: Requests> UdpLoad<R> {
         nothing_to_send && self.in_flight() == 0
     }
 
-    fn stretch(&mut self, end: MonoNs, settling: bool) -> io::Result<Tally> {
+    fn stretch(&mut self, end: MonoNs, settling: bool) -> Result<Tally, Broken> {
         let mut tally = Tally::new();
         let cpu = thread_cpu();
         let start = RealClock.now().mono;
-        let mut now = start;
-        while now < end && !self.is_done(now, settling) && (settling || !self.options.stop.told()) {
-            let (sent_before, mut came) = (tally.sent, 0);
-            for _ in 0..self.lines_used {
-                let line = self.next_line;
-                self.next_line = (line + 1) % self.lines_used;
-                came += self.receive(line, &mut tally)?;
-                self.send(line, &mut tally)?;
-            }
-            let turn_start = std::mem::replace(&mut now, RealClock.now().mono);
-            if came == 0 && tally.sent == sent_before {
-                tally.idle += now.since(turn_start);
-            }
-            for line in &mut self.lines[..self.lines_used] {
-                tally.overdue += line.flights.expire_some(now, self.options.lost_after, SWEEP_LEN);
-            }
-        }
+        let ended = self.turns(start, end, settling, &mut tally);
+        let now = *ended.as_ref().unwrap_or(&RealClock.now().mono);
         for line in &mut self.lines {
             let drops = socket_drops(&line.socket);
             tally.dropped += u64::from(drops.wrapping_sub(line.drops_seen));
@@ -282,7 +272,33 @@ impl<R: Requests> UdpLoad<R> {
         }
         tally.elapsed = now.since(start);
         tally.cpu = thread_cpu().saturating_sub(cpu);
+        ended.map_err(|error| {
+            self.give_up(&mut tally);
+            Broken { tally: Box::new(tally.clone()), error }
+        })?;
         Ok(tally)
+    }
+
+    /// Takes turns at all lines, until when it returns.
+    fn turns(&mut self, start: MonoNs, end: MonoNs, settling: bool, tally: &mut Tally) -> io::Result<MonoNs> {
+        let mut now = start;
+        while now < end && !self.is_done(now, settling) && (settling || !self.options.stop.told()) {
+            let (sent_before, mut came) = (tally.sent, 0);
+            for _ in 0..self.lines_used {
+                let line = self.next_line;
+                self.next_line = (line + 1) % self.lines_used;
+                came += self.receive(line, tally)?;
+                self.send(line, tally)?;
+            }
+            let turn_start = std::mem::replace(&mut now, RealClock.now().mono);
+            if came == 0 && tally.sent == sent_before {
+                tally.idle += now.since(turn_start);
+            }
+            for line in &mut self.lines[..self.lines_used] {
+                tally.overdue += line.flights.expire_some(now, self.options.lost_after, SWEEP_LEN);
+            }
+        }
+        Ok(now)
     }
 
     /// Takes what has come; returns how many datagrams that were.
@@ -296,7 +312,7 @@ impl<R: Requests> UdpLoad<R> {
                     refusals += 1;
                     tally.port_closed += 1;
                 }
-                Err(e) if passing(&e) => return Ok(0),
+                Err(e) if passing(&e) || barred(&e) => return Ok(0),
                 Err(e) => return Err(e),
             }
         };
@@ -371,14 +387,19 @@ impl<R: Requests> UdpLoad<R> {
                     refusals += 1;
                     tally.port_closed += 1;
                 }
-                Err(e) if passing(&e) => {
-                    // The socket is full: the oldest stays here.
+                Err(e) if passing(&e) || barred(&e) => {
+                    // The socket is full, or nothing may leave: the oldest stays here.
                     self.outgoing.skip();
                     line.flights.cancel(self.outgoing_ids[gone]);
                     gone += 1;
                     tally.send_failed += 1;
+                    // A full socket takes another soon; where nothing may leave, none is tried for it.
+                    self.left -= u64::from(barred(&e));
                 }
-                Err(e) => return Err(e),
+                Err(e) => {
+                    self.outgoing_ids.drain(gone..).for_each(|id| line.flights.cancel(id));
+                    return Err(e);
+                }
             }
         }
         Ok(())
@@ -398,8 +419,16 @@ fn passing(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
+/// A packet filter or a missing route keeps datagrams from leaving, which may pass: each of them is
+/// counted, and the run goes on.
+fn barred(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENETUNREACH | libc::EHOSTUNREACH))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::fd::OwnedFd;
     use std::thread::JoinHandle;
 
     use super::super::requests::Echo;
@@ -488,6 +517,33 @@ mod tests {
         assert!([duplicate, wrong, stray, late, tally.lost()].iter().all(|n| *n > 0), "{tally:?}");
         stop.send(b"!").unwrap();
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_stretch_that_breaks_tells_what_it_had_come_to() {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let options = UdpLoadOptions {
+            sockets: 1,
+            pace: Pace::Window(8),
+            ..UdpLoadOptions::new(silent.local_addr().unwrap())
+        };
+        let mut load = UdpLoad::open(options, Echo::new(48, 64)).unwrap();
+        while load.in_flight() < 8 {
+            load.run(Duration::from_millis(1)).unwrap();
+        }
+        // A descriptor that no datagram passes through.
+        load.lines[0].socket = OwnedFd::from(File::open("/dev/null").unwrap()).into();
+        let broken = load.run_until(MonoNs::NEVER).unwrap_err();
+        assert_eq!(broken.error.raw_os_error(), Some(libc::ENOTSOCK));
+        assert_eq!((broken.tally.sent, broken.tally.overdue, load.in_flight()), (0, 8, 0));
+    }
+
+    #[test]
+    fn what_a_filter_or_a_missing_route_bars_ends_no_run() {
+        for code in [libc::EPERM, libc::ENETUNREACH, libc::EHOSTUNREACH] {
+            assert!(barred(&io::Error::from_raw_os_error(code)));
+        }
+        assert!(!barred(&io::Error::from_raw_os_error(libc::EBADF)));
     }
 
     #[test]

@@ -95,25 +95,34 @@ impl ServerWatch {
         get(*address, path).ok()
     }
 
-    pub(crate) fn read(&self, transport: &str) -> Reading {
+    /// Looks at what has become of datagrams, or of requests by HTTP.
+    pub(crate) fn read(&self, datagrams: bool) -> Reading {
         let text = self.metrics_text().unwrap_or_default();
-        let told = |family: &str, label: &str| sum(&text, family, label);
-        let transport = format!("transport=\"{transport}\"");
-        let by_metrics = told("beast_datagram_dropped_total", "").map(|count| (count, "metrics"));
+        self.reading(&text, datagrams)
+    }
+
+    fn reading(&self, text: &str, datagrams: bool) -> Reading {
+        let told = |family: &str, label: &str| sum(text, family, label);
+        // What the kernel's program takes of datagrams never reaches a socket.
+        let transports: &[&str] = if datagrams { &["udp", "xdp"] } else { &["http"] };
+        let received =
+            |transport: &&str| told("beast_request_received_total", &format!("transport=\"{transport}\""));
+        let by_metrics =
+            told("beast_datagram_dropped_total", "").filter(|_| datagrams).map(|count| (count, "metrics"));
         let by_kernel = || {
             let drops = kernel_drops(self.local_udp?, |path| fs::read_to_string(path).ok())?;
             Some((drops, "/proc/net/udp"))
         };
         Reading {
-            received: told("beast_request_received_total", &transport),
+            received: transports.iter().filter_map(received).reduce(u64::saturating_add),
             dropped: by_metrics.or_else(by_kernel),
             memory_bytes: match self.pid {
                 Some(_) => self.memory_bytes(),
                 None => told("process_resident_memory_bytes", ""),
             },
             cpu: self.pid.and_then(process_cpu),
-            version: label_of(&text, "beast_build_info", "version"),
-            engine: label_of(&text, "beast_engine_info", "engine"),
+            version: label_of(text, "beast_build_info", "version"),
+            engine: label_of(text, "beast_engine_info", "engine"),
             shards: told("beast_books_difference", "").map(|_| {
                 text.lines().filter(|line| line.starts_with("beast_books_difference{")).count() as u64
             }),
@@ -257,6 +266,18 @@ mod tests {
         assert!(error.what.contains("no such process"), "{error}");
         let own = ServerWatch::new(None, Some(std::process::id()), None).unwrap();
         assert!(own.memory_bytes().unwrap() > 1 << 20);
-        assert!(own.read("udp").cpu.is_some());
+        assert!(own.read(true).cpu.is_some());
+    }
+
+    #[test]
+    fn datagrams_are_those_of_sockets_and_kernel_and_no_drops_of_theirs_are_of_http() {
+        let text = "beast_request_received_total{shard=\"0\",transport=\"udp\"} 5\n\
+                    beast_request_received_total{shard=\"16384\",transport=\"xdp\"} 70\n\
+                    beast_request_received_total{shard=\"0\",transport=\"http\"} 900\n\
+                    beast_datagram_dropped_total{shard=\"0\"} 3\n";
+        let watch = ServerWatch::default();
+        let (udp, http) = (watch.reading(text, true), watch.reading(text, false));
+        assert_eq!((udp.received, udp.dropped), (Some(75), Some((3, "metrics"))));
+        assert_eq!((http.received, http.dropped), (Some(900), None));
     }
 }

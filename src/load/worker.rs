@@ -22,7 +22,7 @@ use super::datagrams::Datagrams;
 use super::error::LoadError;
 use super::http::HttpLoad;
 use super::step::{Share, Stop};
-use super::tally::Tally;
+use super::tally::{Broken, Tally};
 use super::udp::UdpLoad;
 use crate::time::{Clock as _, MonoNs, RealClock};
 
@@ -46,8 +46,15 @@ pub(crate) enum Told {
     Interval { index: u32, tally: Box<Tally> },
     /// What happened in the wait for the last answers, and its process's largest memory so far.
     Done { tally: Box<Tally>, memory_bytes: u64 },
-    /// It cannot go on.
-    Failed(LoadError),
+    /// It cannot go on; with what happened since it told of an interval.
+    Failed { error: LoadError, tally: Box<Tally> },
+}
+
+impl Told {
+    /// It cannot go on, and nothing has happened.
+    pub(crate) fn failed(error: LoadError) -> Self {
+        Self::Failed { error, tally: Box::default() }
+    }
 }
 
 /// The generators behind one face.
@@ -71,14 +78,14 @@ impl Generator {
         }
     }
 
-    fn run_until(&mut self, end: MonoNs) -> io::Result<Tally> {
+    fn run_until(&mut self, end: MonoNs) -> Result<Tally, Broken> {
         match self {
             Self::Udp(load) => load.run_until(end),
             Self::Http(load) => load.run_until(end),
         }
     }
 
-    fn settle(&mut self) -> io::Result<Tally> {
+    fn settle(&mut self) -> Result<Tally, Broken> {
         match self {
             Self::Udp(load) => load.settle(),
             Self::Http(load) => load.settle(),
@@ -103,15 +110,15 @@ pub(crate) fn work(
 ) {
     while let Ok(order) = orders.recv() {
         let result = match order {
-            Order::Step(share) => generator.prepare(&share).map(|()| tell(Told::Up)),
+            Order::Step(share) => generator.prepare(&share).map(|()| tell(Told::Up)).map_err(Broken::from),
             Order::Go { start_ns, end_ns, interval_ns } => {
                 let (start, end) = (MonoNs(start_ns), MonoNs(end_ns));
                 load(&mut generator, start, end, Duration::from_nanos(interval_ns.max(1)), stop, tell)
             }
             Order::Stop => Ok(()),
         };
-        if let Err(error) = result {
-            tell(Told::Failed(LoadError::of_sockets(&error, server)));
+        if let Err(Broken { tally, error }) = result {
+            tell(Told::Failed { error: LoadError::of_sockets(&error, server), tally });
             return;
         }
     }
@@ -124,13 +131,19 @@ fn load(
     interval: Duration,
     stop: &Stop,
     tell: &mut dyn FnMut(Told),
-) -> io::Result<()> {
+) -> Result<(), Broken> {
     std::thread::sleep(start.since(RealClock.now().mono));
     generator.begin(start, end);
     for index in 0.. {
         let until = start.plus(interval * (index + 1)).min(end);
-        let tally = generator.run_until(until)?;
-        tell(Told::Interval { index, tally: Box::new(tally) });
+        let (tally, error) = match generator.run_until(until) {
+            Ok(tally) => (Box::new(tally), None),
+            Err(broken) => (broken.tally, Some(broken.error)),
+        };
+        tell(Told::Interval { index, tally });
+        if let Some(error) = error {
+            return Err(error.into());
+        }
         let now = RealClock.now().mono;
         if now >= end || stop.told() || generator.is_done(now) {
             break;

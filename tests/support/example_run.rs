@@ -85,6 +85,7 @@ pub(crate) fn open(name: &str, median_us: f64, seed: u64) -> RunResult {
         intervals.push(Interval {
             start_s: f64::from(second),
             length_s: 1.0,
+            answered_after: 0,
             step: 0,
             counts: here,
             latency: Latency::of(&part),

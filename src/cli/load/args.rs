@@ -136,7 +136,7 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10ms")]
     pub(super) p99_max: Duration,
 
-    /// The share of requests without an answer in time a rate may have at most, such as 0.1%
+    /// The share of requests without a right answer in time a rate may have at most, such as 0.1%
     #[arg(long, value_name = "SHARE", value_parser = share, default_value = "0.1%")]
     pub(super) loss_max: f64,
 
@@ -188,7 +188,7 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10ms")]
     pub(super) late_after: Duration,
 
-    /// A schedule that the generator could not keep is no failure
+    /// A schedule that the generator could not keep is no failure, nor a search of which it is the limit
     #[arg(long)]
     pub(super) allow_late: bool,
 

@@ -7,7 +7,7 @@ mod summary;
 
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use beast::account::{Token, public_text};
 use beast::load::report::{ReportFolder, to_json};
@@ -231,28 +231,31 @@ fn load(common: &CommonArgs, target: &str, asking: Asking) -> Outcome {
     let run = beast::load::run(&options, &mut |progress| show.look(progress));
     show.end();
     let run = run.map_err(|e| failure(&e))?;
-    let mut written = Vec::new();
-    if let Some(folder) = &folder {
-        let paths = folder.write(&run).map_err(|e| {
-            Failure::runtime(format!("the report cannot be written: {e}"), "see whether the disk is full")
-        })?;
-        written.extend(paths);
-    }
-    tell(common, &run, &written)?;
-    let failures = failures(&run);
+    // Printed first, and written even when it cannot be: neither may take the other along.
+    let told = tell(common, &run);
+    let written = folder.map_or(Ok(()), |folder| write(common, &folder, &run));
+    let mut failures: Vec<_> = [told, written].into_iter().filter_map(Result::err).collect();
+    failures.extend(criteria(&run));
     if failures.is_empty() { Ok(()) } else { Err(failures) }
 }
 
-fn tell(common: &CommonArgs, run: &RunResult, written: &[PathBuf]) -> Result<(), Failure> {
+fn tell(common: &CommonArgs, run: &RunResult) -> Result<(), Failure> {
     if common.json {
         let text = to_json(run).map_err(|e| Failure::runtime(format!("no JSON: {e}"), "report this"))?;
         return print(&text);
     }
-    print(&summary::text(run, written))
+    print(&summary::text(run))
+}
+
+fn write(common: &CommonArgs, folder: &ReportFolder, run: &RunResult) -> Result<(), Failure> {
+    let paths = folder.write(run).map_err(|e| {
+        Failure::runtime(format!("the report cannot be written: {e}"), "see whether the disk is full")
+    })?;
+    if common.json { Ok(()) } else { print(&summary::written(&paths)) }
 }
 
 /// What did not hold, with what to do about it.
-fn failures(run: &RunResult) -> Vec<Failure> {
+fn criteria(run: &RunResult) -> Vec<Failure> {
     let failed = run.criteria.iter().filter(|criterion| !criterion.pass);
     failed
         .map(|criterion| {
@@ -269,6 +272,10 @@ fn failures(run: &RunResult) -> Vec<Failure> {
                 "the generator kept its schedule" => {
                     (what, "lower --rate, give more --threads or a processor of its own, or allow it by --allow-late")
                 }
+                "the generator was not the limit" => {
+                    (what, "give more --threads or a processor of its own, or allow it by --allow-late")
+                }
+                "the search came to its end" => (what, "let it run to its end"),
                 "a rate within the bounds" => (what, "begin lower by --from, or allow more by --p99-max and --loss-max"),
                 _ => (what, "see the lines above"),
             };

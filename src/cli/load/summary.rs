@@ -6,14 +6,19 @@ use std::path::PathBuf;
 use beast::load::latency::Latency;
 use beast::load::result::{Counts, Knee, Ledger, LoopKind, Ramp, RunResult};
 
-pub(super) fn text(run: &RunResult, written: &[PathBuf]) -> String {
+pub(super) fn text(run: &RunResult) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write(&mut out, run, written);
+    let _ = write(&mut out, run);
     out
 }
 
-fn write(out: &mut String, run: &RunResult, written: &[PathBuf]) -> std::fmt::Result {
+/// Where the files of the report are.
+pub(super) fn written(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| format!("{:<10} {}\n", "written", path.display())).collect()
+}
+
+fn write(out: &mut String, run: &RunResult) -> std::fmt::Result {
     let setup = &run.setup;
     let how = match (setup.loop_kind, setup.rate_per_s, setup.window) {
         (LoopKind::Open, Some(rate), _) => format!("open loop, {rate:.0}/s"),
@@ -38,11 +43,16 @@ fn write(out: &mut String, run: &RunResult, written: &[PathBuf]) -> std::fmt::Re
         writeln!(out, "{:<10} it was told to stop; this is what ran", "stopped")?;
     }
     let counts = &run.counts;
-    let seconds: f64 = run.intervals.iter().map(|interval| interval.length_s).sum();
-    let rate = if seconds > 0.0 { counts.answered as f64 / seconds } else { 0.0 };
-    writeln!(out, "{:<10} {} in {seconds:.2} s", "sent", counts.sent)?;
-    writeln!(out, "{:<10} {}, {rate:.0}/s", "answered", counts.answered)?;
-    writeln!(out, "{:<10} {}; {}", "latency", latency(&run.latency), setup.loop_kind.caption())?;
+    writeln!(out, "{:<10} {} in {:.2} s", "sent", counts.sent, run.sending_s())?;
+    writeln!(out, "{:<10} {}, {:.0}/s", "answered", counts.answered, run.rate_per_s())?;
+    writeln!(
+        out,
+        "{:<10} {}; of answers within {} s; {}",
+        "latency",
+        latency(&run.latency),
+        setup.lost_after_s,
+        setup.loop_kind.caption()
+    )?;
     others(out, counts)?;
     ledger(out, &run.ledger)?;
     generator(out, run)?;
@@ -57,9 +67,6 @@ fn write(out: &mut String, run: &RunResult, written: &[PathBuf]) -> std::fmt::Re
         let verdict = if criterion.pass { "pass" } else { "FAIL" };
         let (name, found, needed) = (&criterion.name, &criterion.found, &criterion.needed);
         writeln!(out, "{verdict:<10} {name}: {found}; needs {needed}")?;
-    }
-    for path in written {
-        writeln!(out, "{:<10} {}", "written", path.display())?;
     }
     Ok(())
 }
@@ -90,7 +97,7 @@ fn others(out: &mut String, counts: &Counts) -> std::fmt::Result {
         ("held back", counts.held_back, "not sent, too many were under way"),
         ("unsent", counts.send_failed, "that the kernel did not take"),
         ("closed", counts.port_closed, "times the kernel said that nobody listens"),
-        ("reopened", counts.reconnected, "connections the server closed"),
+        ("reopened", counts.reconnected, "connections the server closed or gave no answer on"),
         ("dropped", counts.dropped, "answers dropped because our sockets were full"),
     ] {
         if count > 0 {

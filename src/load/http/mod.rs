@@ -21,7 +21,7 @@ use peer::{Asked, Peer, State};
 use super::cpu::thread_cpu;
 use super::schedule::Schedule;
 use super::step::{Share, StepPace, Stop};
-use super::tally::Tally;
+use super::tally::{Broken, Tally};
 use crate::time::{Clock, MonoNs, RealClock};
 
 /// A request and what its answer must be.
@@ -162,7 +162,7 @@ impl HttpLoad {
     /// The kernel's.
     pub fn run(&mut self, duration: Duration) -> io::Result<Tally> {
         self.left = u64::MAX;
-        self.run_until(RealClock.now().mono.plus(duration))
+        Ok(self.run_until(RealClock.now().mono.plus(duration))?)
     }
 
     /// Sends nothing more and waits until every request is answered or given up.
@@ -171,7 +171,7 @@ impl HttpLoad {
     /// The kernel's.
     pub fn finish(&mut self) -> io::Result<Tally> {
         self.schedule = None;
-        self.settle()
+        Ok(self.settle()?)
     }
 
     /// Requests under way now.
@@ -272,18 +272,24 @@ impl HttpLoad {
     }
 
     /// Loads the server until `end`, or until all that was to be sent is sent and answered.
-    pub(crate) fn run_until(&mut self, end: MonoNs) -> io::Result<Tally> {
+    pub(crate) fn run_until(&mut self, end: MonoNs) -> Result<Tally, Broken> {
         self.stretch(end, false)
     }
 
     /// Waits until every request is answered or given up. What a schedule still owes leaves late.
-    pub(crate) fn settle(&mut self) -> io::Result<Tally> {
+    pub(crate) fn settle(&mut self) -> Result<Tally, Broken> {
         let now = RealClock.now().mono;
         match &mut self.schedule {
             Some(schedule) => schedule.cut(now),
             None => self.left = 0,
         }
         let mut tally = self.stretch(now.plus(self.options.lost_after * 3 / 2), true)?;
+        self.give_up(&mut tally);
+        Ok(tally)
+    }
+
+    /// Gives up all that is under way.
+    fn give_up(&mut self, tally: &mut Tally) {
         for peer in &mut self.peers {
             for asked in peer.asked.iter_mut().filter(|asked| !asked.overdue) {
                 asked.overdue = true;
@@ -291,7 +297,6 @@ impl HttpLoad {
             }
         }
         self.waiting = 0;
-        Ok(tally)
     }
 
     /// Whether all that was to be sent is sent and answered.
@@ -303,10 +308,28 @@ impl HttpLoad {
         nothing_to_send && self.waiting == 0
     }
 
-    fn stretch(&mut self, end: MonoNs, settling: bool) -> io::Result<Tally> {
+    fn stretch(&mut self, end: MonoNs, settling: bool) -> Result<Tally, Broken> {
         let mut tally = Tally::new();
         let cpu = thread_cpu();
         let start = RealClock.now().mono;
+        let ended = self.turns(start, end, settling, &mut tally);
+        let now = *ended.as_ref().unwrap_or(&RealClock.now().mono);
+        if let Some(schedule) = &self.schedule {
+            let scheduled = schedule.scheduled(now);
+            tally.scheduled += scheduled.saturating_sub(self.scheduled_told);
+            self.scheduled_told = self.scheduled_told.max(scheduled);
+        }
+        tally.elapsed = now.since(start);
+        tally.cpu = thread_cpu().saturating_sub(cpu);
+        ended.map_err(|error| {
+            self.give_up(&mut tally);
+            Broken { tally: Box::new(tally.clone()), error }
+        })?;
+        Ok(tally)
+    }
+
+    /// Takes turns at all connections, until when it returns.
+    fn turns(&mut self, start: MonoNs, end: MonoNs, settling: bool, tally: &mut Tally) -> io::Result<MonoNs> {
         let mut now = start;
         while now < end && !self.is_done(now, settling) && (settling || !self.options.stop.told()) {
             let sent_before = tally.sent;
@@ -316,25 +339,18 @@ impl HttpLoad {
                 let (index, flags) = (self.events[event].data(), self.events[event].events());
                 let index = usize::try_from(index).unwrap_or(usize::MAX);
                 if index < self.used {
-                    self.attend(index, flags, arrived, &mut tally);
+                    self.attend(index, flags, arrived, tally);
                 }
             }
-            self.feed(&mut tally);
+            self.feed(tally);
             self.reopen(arrived);
-            self.sweep(arrived, &mut tally);
+            self.sweep(arrived, tally);
             let turn_start = std::mem::replace(&mut now, RealClock.now().mono);
             if ready == 0 && tally.sent == sent_before {
                 tally.idle += now.since(turn_start);
             }
         }
-        if let Some(schedule) = &self.schedule {
-            let scheduled = schedule.scheduled(now);
-            tally.scheduled += scheduled.saturating_sub(self.scheduled_told);
-            self.scheduled_told = self.scheduled_told.max(scheduled);
-        }
-        tally.elapsed = now.since(start);
-        tally.cpu = thread_cpu().saturating_sub(cpu);
-        Ok(tally)
+        Ok(now)
     }
 
     /// Something happened on a connection.
@@ -506,7 +522,7 @@ impl HttpLoad {
                 let exchange = self.next_exchange;
                 self.next_exchange = (exchange + 1) % self.exchanges.len();
                 self.outgoing.extend_from_slice(&self.exchanges[exchange].request);
-                peer.asked.push_back(Asked { from, exchange, overdue: false });
+                peer.asked.push_back(Asked { from, sent: now, exchange, overdue: false });
             }
             if count == 0 {
                 continue;
@@ -524,10 +540,16 @@ impl HttpLoad {
         }
     }
 
-    /// Gives up requests that have waited too long, on the next few connections.
+    /// Gives up requests that have waited too long, on the next few connections. One whose oldest
+    /// request has waited as long again is opened anew: what is asked on it would wait behind that.
     fn sweep(&mut self, now: MonoNs, tally: &mut Tally) {
         for _ in 0..SWEEP_LEN.min(self.used) {
             self.sweep_at = (self.sweep_at + 1) % self.used;
+            let oldest = self.peers[self.sweep_at].asked.front();
+            if oldest.is_some_and(|asked| now.since(asked.sent) > self.options.lost_after * 2) {
+                self.close(self.sweep_at, now, tally);
+                continue;
+            }
             for asked in &mut self.peers[self.sweep_at].asked {
                 if now.since(asked.from) <= self.options.lost_after {
                     break;

@@ -36,6 +36,8 @@ pub(super) enum State {
 pub(super) struct Asked {
     /// When it left, or should have.
     pub(super) from: MonoNs,
+    /// When it left.
+    pub(super) sent: MonoNs,
     /// Which one it is.
     pub(super) exchange: usize,
     /// Whether it has been given up.

@@ -86,3 +86,37 @@ fn closed_connections_are_opened_again_and_wrong_answers_counted() {
     let tally = load(address, 1, all);
     assert!(all(&tally), "{tally:?}");
 }
+
+#[test]
+fn a_connection_whose_answer_never_comes_is_opened_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for (n, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            if n == 0 {
+                silent.push(stream);
+                continue;
+            }
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            while lines.any(|line| line.is_empty()) {
+                if stream.write_all(&ok().unwrap()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let lost_after = Duration::from_millis(20);
+    let options = HttpLoadOptions { connections: 1, lost_after, ..HttpLoadOptions::new(address) };
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec();
+    let mut load = HttpLoad::open(options, vec![HttpExchange { request, expect: Expect::Any }]).unwrap();
+    let mut tally = Tally::new();
+    for _ in 0..500 {
+        tally.add(&load.run(Duration::from_millis(20)).unwrap());
+        if tally.matched > 0 {
+            break;
+        }
+    }
+    assert!(tally.matched > 0 && tally.reconnected > 0 && tally.overdue > 0, "{tally:?}");
+}

@@ -46,11 +46,9 @@ impl<'a> Subject<'a> {
         format::escaped(&self.run.name)
     }
 
-    /// Right answers a second over the measured time.
+    /// Right answers a second while requests were sent.
     pub(super) fn answers_per_s(&self) -> f64 {
-        let measured_s: f64 = self.run.intervals.iter().map(|interval| interval.length_s).sum();
-        let seconds = if measured_s > 0.0 { measured_s } else { self.run.duration_s };
-        if seconds > 0.0 { self.run.counts.answered as f64 / seconds } else { 0.0 }
+        self.run.rate_per_s()
     }
 }
 

@@ -141,6 +141,7 @@ fn tiles(subject: &Subject<'_>) -> String {
         LoopKind::Open => "from the intended send time",
         LoopKind::Closed => "from the send, window full",
     };
+    let what = format!("{what}; of answers within {}", format::seconds(run.setup.lost_after_s));
     let loss = format::share(run.counts.loss());
     let tiles = [
         (
@@ -148,10 +149,10 @@ fn tiles(subject: &Subject<'_>) -> String {
             format::rate(subject.answers_per_s()),
             format!("{} answered", subject.count("/counts/answered")),
         ),
-        ("median", subject.time("/latency/p50_ns"), what.to_owned()),
-        ("p99", subject.time("/latency/p99_ns"), what.to_owned()),
-        ("p99.9", subject.time("/latency/p999_ns"), what.to_owned()),
-        ("slowest", subject.time("/latency/max_ns"), what.to_owned()),
+        ("median", subject.time("/latency/p50_ns"), what.clone()),
+        ("p99", subject.time("/latency/p99_ns"), what.clone()),
+        ("p99.9", subject.time("/latency/p999_ns"), what.clone()),
+        ("slowest", subject.time("/latency/max_ns"), what),
         ("without right answer in time", loss, format!("of {} sent", subject.count("/counts/sent"))),
         (
             "generator's own cost",
