@@ -81,6 +81,7 @@ impl Flights {
         slot.waiting = true;
         let id = u64::from(self.socket) << 48 | u64::from(slot.generation) << 16 | u64::from(index);
         if self.wire_id == WireId::None {
+            self.forget_given_up();
             self.order.push_back(id);
         }
         Some(id)
@@ -118,6 +119,13 @@ impl Flights {
     fn is_waiting(&self, id: u64) -> bool {
         let (_, generation, index) = split(id);
         self.slots.get(usize::from(index)).is_some_and(|slot| slot.waiting && slot.generation == generation)
+    }
+
+    /// Drops the oldest that are no longer waited for: where no answer comes, nobody else does.
+    fn forget_given_up(&mut self) {
+        while self.order.front().is_some_and(|id| !self.is_waiting(*id)) {
+            self.order.pop_front();
+        }
     }
 
     /// A slot is free again. The next request takes the one that was freed last, which is warm; but
@@ -258,5 +266,15 @@ mod tests {
         flights.land(ids[2], MonoNs(160));
         let none = flights.whole(0);
         assert_eq!(flights.land(none, MonoNs(160)), Landing::NotOurs);
+    }
+
+    #[test]
+    fn what_nobody_answers_is_not_kept() {
+        let mut flights = Flights::new(9, 3, WireId::None);
+        for n in 0..10_000 {
+            flights.depart(MonoNs(n)).unwrap();
+            flights.expire(MonoNs(n + 2), Duration::from_nanos(1));
+        }
+        assert!(flights.order.len() <= 4, "{}", flights.order.len());
     }
 }
