@@ -58,6 +58,9 @@ pub(super) fn count(n: f64) -> String {
 /// A rate, short: `488 k/s`.
 pub(super) fn rate(per_s: f64) -> String {
     match per_s.abs() {
+        // Three digits of what is no whole number.
+        r if r < 9.995 && r.fract() > 0.0 => format!("{per_s:.2}/s"),
+        r if r < 99.95 && r.fract() > 0.0 => format!("{per_s:.1}/s"),
         r if r < 9_999.5 => format!("{}/s", count(per_s)),
         r if r < 999_500.0 => three(per_s / 1e3, "k/s"),
         _ => three(per_s / 1e6, "M/s"),
@@ -146,6 +149,7 @@ mod tests {
         assert_eq!(count(1_234_567.0), "1,234,567");
         assert_eq!(count(-999.0), "-999");
         assert_eq!([rate(9_000.0), rate(487_900.0), rate(1.2e6)], ["9,000/s", "488 k/s", "1.20 M/s"]);
+        assert_eq!([rate(54.5176), rate(2.0), rate(0.5)], ["54.5/s", "2/s", "0.50/s"]);
         assert_eq!(
             [share(0.0), share(0.01), share(1.0), share(0.99999)],
             ["0 %", "1.00 %", "100 %", "99.999 %"]
