@@ -9,7 +9,7 @@ use beast::config::Setting;
 use beast::engine::probe::{Io as EngineIo, choose};
 use beast::load::measure::{Load, Run, lengths, run, run_http};
 use beast::load::report::verdict::{
-    Books, Figure, SOURCE_TCP, SOURCE_UDP, Throughput, UnderLoad, Unit, Verdict,
+    Books, Failed, Figure, SOURCE_TCP, SOURCE_UDP, Throughput, UnderLoad, Unit, Verdict,
 };
 use beast::load::result::RunResult;
 use beast::load::server::{Cpus, Server};
@@ -45,8 +45,9 @@ const SHARES: [f64; 3] = [0.5, 0.7, 0.9];
 /// A process is ready within this time.
 const READY_NS_MAX: f64 = 2e9;
 
-/// Measures everything into `verdict`, until it is told to stop.
-pub(super) fn all(args: &ProveArgs, cpus: Cpus, stop: &Stop, verdict: &mut Verdict) -> io::Result<()> {
+/// Measures everything into `verdict`, until it is told to stop. An engine that cannot be measured to
+/// its end is a failure of the verdict, and the others are measured all the same.
+pub(super) fn all(args: &ProveArgs, cpus: Cpus, stop: &Stop, verdict: &mut Verdict) {
     let effort = args.effort();
     for &io in &args.io {
         if io == Io::Uring
@@ -56,19 +57,23 @@ pub(super) fn all(args: &ProveArgs, cpus: Cpus, stop: &Stop, verdict: &mut Verdi
             continue;
         }
         say(&format!("{}: start", io.name()));
-        if io == Io::Xdp {
-            if let Err(e) = kernel(args, effort, cpus, stop, verdict) {
-                verdict.notes.push(format!("XDP is left out, it does not work here: {}", reason(&e)));
-            }
+        let measured = if io == Io::Xdp {
+            kernel(args, effort, cpus, stop, verdict)
         } else {
-            let subject = Subject::start(io, 0, cpus.server, None)?;
-            engine(io, subject, args, effort, cpus, stop, verdict)?;
-        }
+            Subject::start(io, 0, cpus.server, None)
+                .and_then(|subject| engine(io, subject, args, effort, cpus, stop, verdict))
+        };
         if stop.told() {
-            return Ok(());
+            return;
+        }
+        if let Err(e) = measured {
+            fail(verdict, io.name(), &reason(&e));
         }
     }
-    Ok(())
+}
+
+fn fail(verdict: &mut Verdict, what: &str, why: &str) {
+    verdict.failures.push(Failed { what: what.to_owned(), why: why.to_owned() });
 }
 
 /// Requests sent and answers seen at one server.
@@ -91,7 +96,8 @@ impl Exchanged {
     }
 }
 
-/// XDP, asked over a wire: the generator is moved to its far end.
+/// XDP, asked over a wire: the generator is moved to its far end. Where it cannot be attached it is
+/// left out; once it is, it must answer, and rightly.
 fn kernel(
     args: &ProveArgs,
     effort: Effort,
@@ -99,14 +105,28 @@ fn kernel(
     stop: &Stop,
     verdict: &mut Verdict,
 ) -> io::Result<()> {
-    if Setting::of_key("xdp").is_none() {
-        return Err(io::Error::other("this program has none"));
-    }
-    let wire = Wire::lay()?;
-    let mut subject = Subject::start(Io::Xdp, 0, cpus.server, Some(&wire))?;
+    let attached = || {
+        if Setting::of_key("xdp").is_none() {
+            return Err(io::Error::other("this program has none"));
+        }
+        let wire = Wire::lay()?;
+        let subject = Subject::start(Io::Xdp, 0, cpus.server, Some(&wire))?;
+        Ok((wire, subject))
+    };
+    let left_out = |e: io::Error| format!("XDP is left out, it does not work here: {}", reason(&e));
+    let (wire, mut subject) = match attached() {
+        Ok(attached) => attached,
+        Err(e) => {
+            verdict.notes.push(left_out(e));
+            return Ok(());
+        }
+    };
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            wire.enter()?;
+            if let Err(e) = wire.enter() {
+                verdict.notes.push(left_out(e));
+                return Ok(());
+            }
             let mut v2 = subject.v2();
             lengths(&mut subject.server, &mut v2)?;
             if subject.answered_in_kernel()? == 0 {
@@ -314,8 +334,15 @@ fn under_load(
         allow_late: true,
     };
     let go = |mode: Mode, sockets: usize| {
-        beast::load::run(&options(mode, sockets), &mut |_| {}).map_err(|e| io::Error::other(e.to_string()))
+        let run = beast::load::run(&options(mode, sockets), &mut |_| {});
+        let run = run.map_err(|e| io::Error::other(e.to_string()))?;
+        match run.error() {
+            Some(error) => Err(io::Error::other(format!("{what}: {error}"))),
+            None => Ok(run),
+        }
     };
+    // Refusals count as loss, which a search for the knee meets by its nature; these nothing excuses.
+    let bad = |run: &RunResult| run.counts.wrong + run.counts.stray + run.counts.duplicate;
     let sockets_for = |per_s: u64| match protocol {
         Protocol::Http => CONNECTIONS,
         Protocol::V1 | Protocol::V2 => Session::sockets_for(per_s, Duration::from_secs(1), 1).max(UDP_LOAD.0),
@@ -329,11 +356,14 @@ fn under_load(
     let sockets = sockets_for((ceiling_per_s * 4.0) as u64);
     let searched = go(Mode::Knee { bounds, step: effort.knee_step, sockets }, sockets)?;
     exchanged.add_result(&searched);
+    if bad(&searched) > 0 {
+        let why =
+            format!("{} wrong, stray or double answers on the way to the knee; none may be", bad(&searched));
+        fail(verdict, what, &why);
+    }
     let Some(knee_per_s) = searched.knee.and_then(|knee| knee.rate_per_s) else {
         if !stop.told() {
-            verdict
-                .notes
-                .push(format!("{what}: no rate that was tried stayed within the bounds of the knee."));
+            fail(verdict, what, "no rate that was tried stayed within the bounds of the knee");
         }
         return Ok(());
     };
@@ -346,7 +376,6 @@ fn under_load(
         let step = Step { pace: StepPace::Rate(rate), duration: effort.open, requests: None, sockets };
         let result = go(Mode::Run(step), sockets)?;
         exchanged.add_result(&result);
-        let seconds = result.intervals.iter().map(|interval| interval.length_s).sum::<f64>().max(1e-9);
         let kept_schedule = result.generator.schedule.as_ref().is_none_or(|schedule| schedule.kept);
         let (loss, p99_ns_max) = (result.counts.loss(), bounds.p99_ns_max);
         verdict.under_load.push(UnderLoad {
@@ -354,12 +383,13 @@ fn under_load(
             share_of_knee: share,
             knee_per_s,
             rate_per_s: rate as f64,
-            answers_per_s: result.counts.answered as f64 / seconds,
+            answers_per_s: result.rate_per_s(),
             loss,
             kept_schedule,
             pass: result.latency.p99_ns <= p99_ns_max
                 && loss <= 0.0
                 && result.counts.answered > 0
+                && bad(&result) == 0
                 && kept_schedule,
             latency: result.latency,
             p99_ns_max,

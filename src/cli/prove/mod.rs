@@ -162,20 +162,24 @@ pub(crate) fn run(args: &ProveArgs) -> Outcome {
     stop_on_signal(stop.clone())?;
     let started = Instant::now();
     let mut verdict = empty(args, cpus);
-    let measured = measure::all(args, cpus, &stop, &mut verdict);
+    measure::all(args, cpus, &stop, &mut verdict);
     verdict.took_s = started.elapsed().as_secs_f64();
     verdict.interrupted = stop.told();
-    if let Err(e) = measured
-        && !verdict.interrupted
-    {
-        return Err(Failure::runtime(e.to_string(), "start the server by hand and see what it says").into());
-    }
-    let paths = folder
+    // Printed first, and written even when it cannot be: neither may take the other along.
+    let told = print(&text::text(&verdict));
+    let written = folder
         .write_verdict(&verdict)
-        .map_err(|e| Failure::runtime(format!("the verdict cannot be written: {e}"), "see the disk"))?;
-    print(&text::text(&verdict, &paths))?;
+        .map_err(|e| Failure::runtime(format!("the verdict cannot be written: {e}"), "see the disk"))
+        .and_then(|paths| print(&text::written(&paths)));
+    let mut failures: Vec<_> = [told, written].into_iter().filter_map(Result::err).collect();
+    failures.extend(unreached(&verdict));
+    if failures.is_empty() { Ok(()) } else { Err(failures) }
+}
+
+/// What a verdict that does not pass ends the command with.
+fn unreached(verdict: &Verdict) -> Option<Failure> {
     if verdict.passed() {
-        return Ok(());
+        return None;
     }
     let (reached, all) = verdict.reached();
     let what = if verdict.interrupted {
@@ -183,11 +187,10 @@ pub(crate) fn run(args: &ProveArgs) -> Outcome {
     } else {
         format!("{reached} of {all} targets were reached")
     };
-    Err(Failure::runtime(
+    Some(Failure::runtime(
         what,
         "see the lines above; on a machine that does something else too, run it again",
-    )
-    .into())
+    ))
 }
 
 fn empty(args: &ProveArgs, cpus: Cpus) -> Verdict {
@@ -221,6 +224,7 @@ fn empty(args: &ProveArgs, cpus: Cpus) -> Verdict {
         figures: Vec::new(),
         under_load: Vec::new(),
         books: Vec::new(),
+        failures: Vec::new(),
         notes,
         elsewhere: vec![
             elsewhere(
@@ -250,4 +254,37 @@ fn empty(args: &ProveArgs, cpus: Cpus) -> Verdict {
 /// A line of progress. A closed standard error is no reason to stop.
 fn say(line: &str) {
     let _closed = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use beast::load::report::verdict::{Books, Failed};
+    use beast::load::report::verdict_page;
+
+    use super::*;
+
+    #[test]
+    fn what_failed_is_told_and_no_verdict_passes_with_it() {
+        let (report, protocols) = (PathBuf::new(), vec![Protocol::V2]);
+        let args = ProveArgs { quick: true, report, io: vec![Io::Xdp], protocols, pairs: None };
+        let mut verdict = empty(&args, Cpus::first_two().unwrap());
+        assert!(!verdict.passed(), "nothing was measured");
+        verdict.books.push(Books {
+            what: "everything".to_owned(),
+            sent: 0,
+            received: 0,
+            dropped: 0,
+            answered: 0,
+            refused: 0,
+            waiting: 0,
+            seen: 0,
+            pass: true,
+        });
+        assert!(verdict.passed() && unreached(&verdict).is_none());
+        let (what, why) = ("UDP v2, XDP".to_owned(), "3 wrong answers; none may be".to_owned());
+        verdict.failures.push(Failed { what, why: why.clone() });
+        assert!(!verdict.passed() && unreached(&verdict).is_some());
+        assert_eq!(verdict.reached(), (1, 2));
+        assert!(text::text(&verdict).contains(&why) && verdict_page(&verdict).unwrap().contains(&why));
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use beast::load::report::verdict::{Unit, Verdict};
 
 /// Everything, for people.
-pub(super) fn text(verdict: &Verdict, written: &[PathBuf]) -> String {
+pub(super) fn text(verdict: &Verdict) -> String {
     let mut out = String::new();
     let word = |pass: bool| if pass { "pass" } else { "FAIL" };
     let _ = writeln!(out, "One core, answers a second (source design: 1 node / 3 nodes)");
@@ -78,14 +78,19 @@ pub(super) fn text(verdict: &Verdict, written: &[PathBuf]) -> String {
             word(books.pass)
         );
     }
+    for failed in &verdict.failures {
+        let _ = writeln!(out, "{}: {}   FAIL", failed.what, failed.why);
+    }
     for note in &verdict.notes {
         let _ = writeln!(out, "note: {note}");
     }
     let (reached, all) = verdict.reached();
     let word = if verdict.passed() { "proved" } else { "not proved" };
     let _ = writeln!(out, "{word}: {reached} of {all} targets reached, in {:.0} s", verdict.took_s);
-    for path in written {
-        let _ = writeln!(out, "wrote {}", path.display());
-    }
     out
+}
+
+/// Where the files of the verdict are.
+pub(super) fn written(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| format!("wrote {}\n", path.display())).collect()
 }

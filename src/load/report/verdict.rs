@@ -61,6 +61,9 @@ pub struct Verdict {
     pub under_load: Vec<UnderLoad>,
     /// The books of each server.
     pub books: Vec<Books>,
+    /// What could not be measured although it should have, or was not as it must be.
+    #[serde(default)]
+    pub failures: Vec<Failed>,
     /// What a reader must know: an engine that was left out and why, a side that was the limit.
     pub notes: Vec<String>,
     /// Targets that take longer than this, and the command that measures each.
@@ -171,6 +174,15 @@ pub struct Books {
     pub pass: bool,
 }
 
+/// What could not be measured, or was not as it must be. No verdict passes with one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// What was asked how, and by which engine.
+    pub what: String,
+    /// What was found, and is needed.
+    pub why: String,
+}
+
 /// A target that is measured elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elsewhere {
@@ -201,7 +213,9 @@ impl Verdict {
         let throughput = self.throughput.iter().map(|throughput| throughput.pass);
         let figures = self.figures.iter().filter_map(|figure| figure.pass);
         let under_load = self.under_load.iter().map(|under_load| under_load.pass);
-        throughput.chain(figures).chain(under_load).chain(self.books.iter().map(|books| books.pass)).collect()
+        let books = self.books.iter().map(|books| books.pass);
+        let failures = self.failures.iter().map(|_| false);
+        throughput.chain(figures).chain(under_load).chain(books).chain(failures).collect()
     }
 
     /// The text of `verdict.json`.

@@ -10,7 +10,7 @@ use super::figure::{badge, figure};
 use super::format::{self, escaped};
 use super::plots::{Curve, percentile_plot};
 use super::sections::machine_facts;
-use crate::load::report::verdict::{Unit, Verdict};
+use crate::load::report::verdict::{Failed, Unit, Verdict};
 use crate::time::calendar::date_time;
 
 /// A verdict as a self-contained page.
@@ -20,6 +20,7 @@ use crate::time::calendar::date_time;
 pub fn verdict_page(verdict: &Verdict) -> io::Result<String> {
     let document = serde_json::to_value(verdict)?;
     let mut body = header(verdict);
+    body.push_str(&failures(verdict));
     body.push_str(&notes(verdict));
     body.push_str(&throughput(verdict, &document));
     body.push_str(&targets(verdict, &document));
@@ -52,6 +53,23 @@ fn header(verdict: &Verdict) -> String {
         date_time(verdict.started_unix_ms / 1_000, ' '),
         format::seconds(verdict.took_s)
     )
+}
+
+fn failures(verdict: &Verdict) -> String {
+    if verdict.failures.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "<section><h2>What failed</h2><div class=\"scroll\"><table class=\"words\"><thead><tr><th scope=\"col\">what</th>\
+         <th scope=\"col\">why</th><th scope=\"col\"></th></tr></thead><tbody>",
+    );
+    for Failed { what, why } in &verdict.failures {
+        let (what, why) = (escaped(what), escaped(why));
+        let _ = write!(out, "<tr><th scope=\"row\">{what}</th><td>{why}</td><td>{}</td></tr>", badge(false));
+    }
+    out.push_str(END);
+    out.push_str("</section>");
+    out
 }
 
 fn notes(verdict: &Verdict) -> String {
@@ -163,7 +181,7 @@ fn under_load(verdict: &Verdict, document: &Value) -> io::Result<String> {
     }
     let mut out = String::from(
         "<section><h2>Latency under load</h2><p>An open loop at 50, 70 and 90 % of the knee, which is the highest rate with p99 within \
-         the bound and nothing lost. Latency counts from the time a request should have left, so that a stall of server or \
+         the bound and every request rightly answered in time. Latency counts from the time a request should have left, so that a stall of server or \
          generator shows in every request it delays.</p>",
     );
     out.push_str(&head(&[
@@ -175,7 +193,7 @@ fn under_load(verdict: &Verdict, document: &Value) -> io::Result<String> {
         "p99",
         "p99.9",
         "slowest",
-        "lost",
+        "without right answer",
         "p99 at most",
         "",
     ]));
