@@ -53,7 +53,7 @@ struct Load {
     run: usize,
     times: f64,
     sent: u64,
-    /// Answers that reached the client.
+    /// Answers and refusals that reached the client, in time or late.
     received: u64,
     answered: u64,
     refused: u64,
@@ -85,7 +85,7 @@ fn measure(args: &Args) -> io::Result<bool> {
                 let closes = load.difference == 0
                     && load.recorded == load.answered
                     && load.recorded_refused <= load.refused
-                    && load.received <= load.answered;
+                    && load.received <= load.answered + load.refused;
                 wrong += usize::from(!closes);
             }
         }
@@ -109,36 +109,35 @@ fn one_run(args: &Args, cpus: Cpus, (io, run): (Io, usize), requests: u64) -> io
     let each = requests / args.times.len().max(1) as u64;
     let loads = common::pinned(cpus.client, || {
         let warm_up = Duration::from_millis(if args.quick { 50 } else { 500 });
-        let capacity = ask(&shard, Pace::Window(64), warm_up, fixture::v2(&token)?)?.rate_per_s();
+        let warmed = ask(&shard, Pace::Window(64), warm_up, fixture::v2(&token)?)?;
+        let capacity = warmed.rate_per_s();
         if capacity < 1.0 {
             return Err(io::Error::other("the shard gives no answers at all"));
         }
+        let mut before = Books::closed(&shard.published, Books::default(), warmed.sent)?;
+        journal.read(|_, _| {})?;
         let mut loads = Vec::new();
         for &times in &args.times {
-            let before = Books::settled(&shard.published)?;
-            journal.read(|_, _| {})?;
             let per_s = (capacity * times).max(1.0) as u64;
-            let pace = Pace::Rate { per_s, in_flight_max: 1 << 16 };
-            let seconds = Duration::from_secs_f64(each as f64 / per_s as f64);
-            let tally = ask(&shard, pace, seconds, fixture::v2(&token)?)?;
+            let tally = ask_for(&shard, per_s, each, fixture::v2(&token)?)?;
             if tally.wrong + tally.stray + tally.duplicate > 0 {
                 return Err(io::Error::other(format!("answers are not what was asked: {tally:?}")));
             }
-            let books = Books::settled(&shard.published)? - before;
+            let after = Books::closed(&shard.published, before, tally.sent)?;
+            let books = after - std::mem::replace(&mut before, after);
             let (recorded, recorded_refused) = count(&mut journal)?;
             loads.push(Load {
                 io,
                 run,
                 times,
                 sent: tally.sent,
-                received: tally.matched,
+                received: tally.matched + tally.refused() + tally.late,
                 answered: books.answered,
                 refused: books.refused,
                 dropped: books.dropped,
                 recorded,
                 recorded_refused,
-                difference: tally.sent.cast_signed()
-                    - (books.answered + books.refused + books.dropped).cast_signed(),
+                difference: tally.sent.cast_signed() - books.accounted().cast_signed(),
             });
         }
         Ok(loads)
@@ -147,13 +146,29 @@ fn one_run(args: &Args, cpus: Cpus, (io, run): (Io, usize), requests: u64) -> io
     loads
 }
 
+/// So many requests at that rate, however long a busy machine takes to send them.
+fn ask_for<R: Requests>(shard: &CostlyShard, per_s: u64, requests: u64, kind: R) -> io::Result<Tally> {
+    let mut generator = generator(shard, Pace::Rate { per_s, in_flight_max: 1 << 16 }, kind)?;
+    let mut tally = Tally::new();
+    while tally.sent < requests {
+        let seconds = (requests - tally.sent) as f64 / per_s as f64;
+        tally.add(&generator.run(Duration::from_secs_f64(seconds).max(Duration::from_millis(1)))?);
+    }
+    tally.add(&generator.finish()?);
+    Ok(tally)
+}
+
 fn ask<R: Requests>(shard: &CostlyShard, pace: Pace, time: Duration, requests: R) -> io::Result<Tally> {
-    let options =
-        UdpLoadOptions { sockets: SOCKETS, pace, lost_after: LOST_AFTER, ..UdpLoadOptions::new(shard.udp) };
-    let mut generator = UdpLoad::open(options, requests)?;
+    let mut generator = generator(shard, pace, requests)?;
     let mut tally = generator.run(time)?;
     tally.add(&generator.finish()?);
     Ok(tally)
+}
+
+fn generator<R: Requests>(shard: &CostlyShard, pace: Pace, requests: R) -> io::Result<UdpLoad<R>> {
+    let options =
+        UdpLoadOptions { sockets: SOCKETS, pace, lost_after: LOST_AFTER, ..UdpLoadOptions::new(shard.udp) };
+    UdpLoad::open(options, requests)
 }
 
 /// New records of answers and of refusals in the journal.

@@ -149,19 +149,22 @@ fn loads<R: Requests>(
     requests: impl Fn() -> io::Result<R>,
 ) -> io::Result<Vec<Run>> {
     let closed = Pace::Window(64);
-    let capacity = load(shard, closed, seconds, requests()?)?.1.rate_per_s();
+    let (warmed, measured) = load(shard, closed, seconds, requests()?)?;
+    let capacity = measured.rate_per_s();
     if capacity < 1.0 {
         return Err(io::Error::other("the shard gives no answers at all"));
     }
+    let mut before = Books::closed(&shard.published, Books::default(), warmed.sent)?;
     let mut runs = Vec::new();
     for &times in &args.times {
-        let before = Books::settled(&shard.published)?;
         let pace = Pace::Rate { per_s: (capacity * times).max(1.0) as u64, in_flight_max: 1 << 16 };
         let (whole, measured) = load(shard, pace, seconds, requests()?)?;
         if whole.wrong + whole.stray + whole.duplicate > 0 {
             return Err(io::Error::other(format!("answers are not what was asked: {whole:?}")));
         }
-        let Books { answered, refused, dropped, .. } = Books::settled(&shard.published)? - before;
+        let after = Books::closed(&shard.published, before, whole.sent)?;
+        let books = after - std::mem::replace(&mut before, after);
+        let Books { answered, refused, dropped, .. } = books;
         let quantile = |quantile| measured.latency_ns.value_at_quantile(quantile) as f64 / 1e3;
         runs.push(Run {
             io,
@@ -176,7 +179,7 @@ fn loads<R: Requests>(
             answered,
             refused,
             dropped,
-            difference: whole.sent.cast_signed() - (answered + refused + dropped).cast_signed(),
+            difference: whole.sent.cast_signed() - books.accounted().cast_signed(),
         });
     }
     Ok(runs)

@@ -9,11 +9,15 @@ use beast::shard::{Counter, Published};
 /// A shard publishes its counters at least this often.
 const PUBLISHED_AFTER: Duration = Duration::from_millis(300);
 
-/// Looks at its counters before it is given up: half a minute.
-const LOOKS_MAX: usize = 100;
+/// Looks at its counters without any change after which what is missing is missing: six seconds. A busy
+/// machine may keep a shard from running for a while.
+const UNCHANGED_MAX: usize = 20;
+
+/// Looks at its counters before it is given up: a minute.
+const LOOKS_MAX: usize = 200;
 
 /// What became of all datagrams so far.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Books {
     /// Answered with a price.
     pub answered: u64,
@@ -26,21 +30,28 @@ pub struct Books {
 }
 
 impl Books {
-    /// Once the shard has nothing left to do: a full socket outlasts the client's patience.
+    /// Once they account for the `sent` datagrams that came after `before` and nothing more is added:
+    /// a full socket outlasts the client's patience. Or as they are when nothing has changed for long.
     ///
     /// # Errors
     /// It goes on all the same.
-    pub fn settled(published: &Published) -> io::Result<Self> {
-        let mut last = Self::of(published);
+    pub fn closed(published: &Published, before: Self, sent: u64) -> io::Result<Self> {
+        let (mut last, mut unchanged) = (Self::of(published), 0);
         for _ in 0..LOOKS_MAX {
             std::thread::sleep(PUBLISHED_AFTER);
             let now = Self::of(published);
-            if now == last {
+            unchanged = if now == last { unchanged + 1 } else { 0 };
+            if unchanged >= UNCHANGED_MAX || (unchanged > 0 && (now - before).accounted() >= sent) {
                 return Ok(now);
             }
             last = now;
         }
         Err(io::Error::other("the shard is still answering long after the last request"))
+    }
+
+    /// Datagrams of which these tell.
+    pub fn accounted(&self) -> u64 {
+        self.answered + self.refused + self.dropped
     }
 
     fn of(published: &Published) -> Self {

@@ -6,7 +6,7 @@
 //!      [ socket  |  generation    |   slot   ]
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use super::requests::WireId;
@@ -35,15 +35,46 @@ pub(crate) struct Flights {
     order: VecDeque<u64>,
     /// The slot that is looked at next for being overdue.
     sweep_at: usize,
+    given_up: GivenUp,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
     from: MonoNs,
     generation: u32,
-    /// The generation last given up, 0 when there is none or its answer came late.
-    overdue: u32,
     waiting: bool,
+}
+
+/// Requests given up whose answers have not come since. A slot alone cannot know them all: it is given
+/// up again and again while a server stands still, or when the generator itself was not running and
+/// all it sends is overdue as it leaves.
+#[derive(Default)]
+struct GivenUp {
+    ids: HashSet<u64>,
+    /// The same and some that were answered since, oldest first.
+    order: VecDeque<u64>,
+}
+
+impl GivenUp {
+    /// Most of them; the oldest are forgotten first, and their answers count as duplicates. A guess: a
+    /// socket that loses 10,000 requests a second knows them for 6 s. More takes more memory, 3 MiB a
+    /// socket as it is.
+    const MOST: usize = 1 << 16;
+
+    fn add(&mut self, id: u64) {
+        if self.order.len() == Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        self.order.push_back(id);
+        self.ids.insert(id);
+    }
+
+    /// Whether that one was given up, which is told only once.
+    fn take(&mut self, id: u64) -> bool {
+        self.ids.remove(&id)
+    }
 }
 
 impl Flights {
@@ -53,7 +84,8 @@ impl Flights {
     /// Room for `most` requests at a time, between 1 and [`MOST`](Self::MOST).
     pub(crate) fn new(socket: u16, most: usize, wire_id: WireId) -> Self {
         let (slots, free, order) = (Vec::new(), VecDeque::new(), VecDeque::new());
-        let mut flights = Self { socket, slots, free, wire_id, order, sweep_at: 0 };
+        let given_up = GivenUp::default();
+        let mut flights = Self { socket, slots, free, wire_id, order, sweep_at: 0, given_up };
         flights.grow(most);
         flights
     }
@@ -75,11 +107,11 @@ impl Flights {
     pub(crate) fn depart(&mut self, from: MonoNs) -> Option<u64> {
         let index = self.free.pop_front()?;
         let slot = &mut self.slots[usize::from(index)];
-        // Generation 0 is never issued: 0 marks "none" in `overdue`.
+        // Generation 0 is never issued: it is that of a slot that was never used.
         slot.generation = slot.generation.wrapping_add(1).max(1);
         slot.from = from;
         slot.waiting = true;
-        let id = u64::from(self.socket) << 48 | u64::from(slot.generation) << 16 | u64::from(index);
+        let id = id_of(self.socket, slot.generation, index);
         if self.wire_id == WireId::None {
             self.forget_given_up();
             self.order.push_back(id);
@@ -102,7 +134,7 @@ impl Flights {
                     }
                     _ => slot.generation,
                 };
-                u64::from(self.socket) << 48 | u64::from(full) << 16 | u64::from(index)
+                id_of(self.socket, full, index)
             }
             WireId::None => {
                 // Those that were given up have left their place in the order behind.
@@ -161,11 +193,7 @@ impl Flights {
             self.release(index);
             return Landing::InTime(latency);
         }
-        if generation == slot.overdue {
-            slot.overdue = 0;
-            return Landing::Late;
-        }
-        Landing::Duplicate
+        if self.given_up.take(id) { Landing::Late } else { Landing::Duplicate }
     }
 
     /// Gives up what should have left longer than `lost_after` ago. Returns how many that were.
@@ -181,17 +209,24 @@ impl Flights {
             let index = self.sweep_at;
             self.sweep_at = (index + 1) % self.slots.len();
             let slot = &mut self.slots[index];
-            if slot.waiting && now.since(slot.from) > lost_after {
+            // There are no more slots than a u16 has numbers.
+            if let Ok(index) = u16::try_from(index)
+                && slot.waiting
+                && now.since(slot.from) > lost_after
+            {
                 slot.waiting = false;
-                slot.overdue = slot.generation;
                 given_up += 1;
-                if let Ok(index) = u16::try_from(index) {
-                    self.release(index);
-                }
+                let id = id_of(self.socket, slot.generation, index);
+                self.given_up.add(id);
+                self.release(index);
             }
         }
         given_up
     }
+}
+
+fn id_of(socket: u16, generation: u32, index: u16) -> u64 {
+    u64::from(socket) << 48 | u64::from(generation) << 16 | u64::from(index)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "each part is cut out of the id")]
@@ -218,6 +253,37 @@ mod tests {
         assert_eq!((flights.waiting(), flights.free.len()), (1, 1));
         flights.cancel(third);
         assert_eq!((flights.waiting(), flights.free.len()), (0, 2));
+    }
+
+    #[test]
+    fn every_request_given_up_is_late_once_however_often_its_slot_was_used_since() {
+        let mut flights = Flights::new(3, 2, WireId::Whole);
+        let mut given_up = Vec::new();
+        for round in 0..100 {
+            // Two that are overdue as they leave, and in the same slots one that is answered.
+            let (sent, now) = (MonoNs(round * 10), MonoNs(round * 10 + 1_000));
+            given_up.extend([flights.depart(sent).unwrap(), flights.depart(sent).unwrap()]);
+            assert_eq!(flights.expire(now, Duration::from_nanos(500)), 2);
+            let answered = flights.depart(now).unwrap();
+            assert!(matches!(flights.land(answered, now), Landing::InTime(_)));
+            assert_eq!(flights.land(answered, now), Landing::Duplicate);
+        }
+        for expected in [Landing::Late, Landing::Duplicate] {
+            for id in &given_up {
+                assert_eq!(flights.land(*id, MonoNs(9_999)), expected, "{id:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_longest_ago_is_forgotten_first() {
+        let mut given_up = GivenUp::default();
+        let most = GivenUp::MOST as u64;
+        for id in 0..most + 10 {
+            given_up.add(id);
+        }
+        assert_eq!(given_up.order.len(), GivenUp::MOST);
+        assert!(!given_up.take(9) && given_up.take(10) && given_up.take(most + 9));
     }
 
     #[test]

@@ -547,6 +547,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_server_answers_after_a_long_stall_is_late_and_not_double() {
+        let lost_after = Duration::from_millis(4);
+        let mut count = 0_u64;
+        let (address, stop, thread) = server(move |request| {
+            count += 1;
+            if count % 20 == 1 {
+                // Meanwhile every slot is given up, used again and given up again, several times over.
+                std::thread::sleep(lost_after * 5);
+            }
+            vec![echo(request)]
+        });
+        let tally =
+            load(UdpLoadOptions { lost_after, pace: Pace::Window(4), ..UdpLoadOptions::new(address) });
+        assert!(tally.late > 4, "{tally:?}");
+        assert_eq!((tally.duplicate, tally.stray, tally.wrong), (0, 0, 0), "{tally:?}");
+        stop.send(b"!").unwrap();
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_server_that_is_not_there_is_survived_and_counted() {
         let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let lost_after = Duration::from_millis(5);
