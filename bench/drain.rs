@@ -195,6 +195,8 @@ fn check(store: &Store, records: u64) -> Result<(), String> {
     let tables = [
         ("usage_seconds", "requests"),
         ("usage_hours", "requests"),
+        ("usage_key_hours", "requests"),
+        ("usage_asset_hours", "requests"),
         ("usage_months", "requests"),
         ("drained_records", "records"),
     ];

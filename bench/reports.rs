@@ -187,6 +187,8 @@ fn fill(store: &Store, args: &Args) -> Result<Filled, Box<dyn std::error::Error>
     Ok(Filled { records: args.records, begin_s, end_s })
 }
 
+const EVERYTHING: &str = "day,hour,key,asset,exchange,transport,status";
+
 /// Every kind of page, with who asks.
 fn pages(filled: &Filled, key: &str) -> Vec<(&'static str, Which, Scope, String)> {
     let middle = filled.begin_s + (filled.end_s - filled.begin_s) / 2;
@@ -209,6 +211,9 @@ fn pages(filled: &Filled, key: &str) -> Vec<(&'static str, Which, Scope, String)
         ("usage summary by hour, own key", Which::UsageSummary, Scope::Key(1), "by=hour".to_owned()),
         ("usage summary by key", Which::UsageSummary, all, "by=key".to_owned()),
         ("usage summary by asset, transport", Which::UsageSummary, all, "by=asset,transport".to_owned()),
+        ("usage summary by key, asset", Which::UsageSummary, all, "by=key,asset".to_owned()),
+        ("usage summary by everything", Which::UsageSummary, all, format!("by={EVERYTHING}")),
+        ("usage summary of one exchange", Which::UsageSummary, all, "by=key&exchange=#3".to_owned()),
         ("usage summary of one asset", Which::UsageSummary, all, "by=key&asset=BTC".to_owned()),
         ("summary", Which::Summary, all, String::new()),
         ("summary, one key's own", Which::Summary, Scope::Key(1), String::new()),

@@ -92,7 +92,7 @@ fn sum(store: &Store, table: &str, column: &str) -> i64 {
 }
 
 fn check(store: &Store, answered: i64) {
-    for table in ["usage_seconds", "usage_hours", "usage_months"] {
+    for table in ["usage_seconds", "usage_hours", "usage_key_hours", "usage_asset_hours", "usage_months"] {
         assert_eq!(sum(store, table, "requests"), answered, "{table}");
     }
     assert_eq!(sum(store, "drained_records", "records"), answered);

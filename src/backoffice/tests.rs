@@ -69,7 +69,12 @@ fn check_sums<'a>(store: &Store, records: impl IntoIterator<Item = &'a Record> +
     }
     assert_eq!(stored(store, "usage_hours", "hour"), sums(&by_hour));
     let count = records.into_iter().count() as i64;
-    for (table, column) in [("usage_months", "requests"), ("drained_records", "records")] {
+    for (table, column) in [
+        ("usage_key_hours", "requests"),
+        ("usage_asset_hours", "requests"),
+        ("usage_months", "requests"),
+        ("drained_records", "records"),
+    ] {
         let sql = format!("SELECT CAST(coalesce(sum({column}), 0) AS BIGINT) FROM {table}");
         assert_eq!(numbers(store, &sql, &[]), [[count]], "{table}");
     }

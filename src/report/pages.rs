@@ -6,7 +6,9 @@ use super::names::Names;
 use super::query::{Filter, Query, group_name};
 use super::refusal::Refusal;
 use super::table::{Cell, Column, Kind, Table, column};
-use crate::store::{Buckets, Store, StoreError, UsageFilter, UsageGroup, UsageOf, UsagePlace, UsageSums};
+use crate::store::{
+    Buckets, Store, StoreError, UsageFilter, UsageGroup, UsageGroupSums, UsageOf, UsagePlace, UsageSums,
+};
 use crate::time::UnixNs;
 use crate::time::calendar::DAY_S;
 
@@ -16,8 +18,8 @@ const HOUR_S: u64 = 3_600;
 /// Most parts of each kind on the page of a summary; what is used less is not shown there.
 const TOP: usize = 10;
 
-/// Most different combinations of key, asset, exchange, transport and status that a summary adds up.
-/// A guess; at some hundred bytes each.
+/// Most different combinations of key, transport and status, or of asset and exchange, that a summary
+/// adds up. A guess; at some hundred bytes each.
 const COMBINATIONS_MAX: usize = 500_000;
 
 /// One page of a report.
@@ -109,10 +111,6 @@ pub(super) fn usage_summary(store: &Store, query: &Query, names: &Names) -> Resu
         store.usage_sums(&filter, &query.by, after, wanted, Buckets::Added).map_err(store_refused)?;
     let more = found.len() > query.limit;
     found.truncate(query.limit);
-    // Statuses of one group are rows of their own only where that was asked for; the refused ones
-    // are counted apart.
-    let refused =
-        refused_of(store, &filter, query, &found.iter().map(|f| f.group.clone()).collect::<Vec<_>>())?;
     let mut columns: Vec<Column> = query
         .by
         .iter()
@@ -127,7 +125,7 @@ pub(super) fn usage_summary(store: &Store, query: &Query, names: &Names) -> Resu
     for group in found {
         let mut row: Vec<Cell> =
             query.by.iter().zip(&group.group).map(|(by, number)| group_cell(*by, *number, names)).collect();
-        row.extend(sums_cells(&group.sums, refused.get(&group.group).copied().unwrap_or(0)));
+        row.extend(sums_cells(&group.sums, group.refused));
         table.rows.push(row);
         next = Some(group.group);
     }
@@ -135,69 +133,29 @@ pub(super) fn usage_summary(store: &Store, query: &Query, names: &Names) -> Resu
     Ok(Page { table, next, period: whole_hours(&filter) })
 }
 
-/// Refused requests of each of those groups.
-fn refused_of(
-    store: &Store,
-    filter: &UsageFilter,
-    query: &Query,
-    groups: &[Vec<u64>],
-) -> Result<BTreeMap<Vec<u64>, u64>, Refusal> {
-    let (Some(last), by) = (groups.last(), &query.by) else { return Ok(BTreeMap::new()) };
-    let mut with_status = by.clone();
-    if !by.contains(&UsageGroup::Status) {
-        with_status.push(UsageGroup::Status);
-    }
-    let status_at = with_status.iter().position(|group| *group == UsageGroup::Status).unwrap_or(0);
-    // Every status of every group on the page fits; those of later groups are cut off.
-    let limit = groups.len().saturating_mul(256);
-    let after: Option<Vec<u64>> = query.after.clone().map(|mut place| {
-        // Behind the last status of the group before.
-        place.resize(with_status.len(), u64::from(u8::MAX));
-        place
-    });
-    let found = store
-        .usage_sums(filter, &with_status, after.as_deref(), limit, Buckets::LeftOut)
-        .map_err(store_refused)?;
-    let mut refused = BTreeMap::new();
-    for sums in found {
-        let mut group = sums.group;
-        let status = group.get(status_at).copied().unwrap_or(0);
-        group.truncate(by.len());
-        if group > *last {
-            break;
-        }
-        if status != 0 {
-            let sum: &mut u64 = refused.entry(group).or_default();
-            *sum = sum.saturating_add(sums.sums.requests);
-        }
-    }
-    Ok(refused)
-}
-
 /// What a whole period comes to, on one page.
 pub(super) fn summary(store: &Store, query: &Query, names: &Names) -> Result<Page, Refusal> {
-    const BY: [UsageGroup; 5] =
-        [UsageGroup::Key, UsageGroup::Asset, UsageGroup::Exchange, UsageGroup::Transport, UsageGroup::Status];
+    use UsageGroup::{Asset, Exchange, Key, Status, Transport};
+    const PARTS: [UsageGroup; 5] = [Key, Asset, Exchange, Transport, Status];
+    // Together what one statement by all five would tell, but each from a table with fewer rows.
+    const STATEMENTS: [&[UsageGroup]; 2] = [&[Key, Transport, Status], &[Asset, Exchange]];
     let filter = by_second(&query.filter);
     let all = store.usage_sums(&filter, &[], None, 1, Buckets::Added).map_err(store_refused)?;
-    let found =
-        store.usage_sums(&filter, &BY, None, COMBINATIONS_MAX, Buckets::LeftOut).map_err(store_refused)?;
-    if found.len() >= COMBINATIONS_MAX {
-        return Err(Refusal::parameter(format!(
-            "the period holds more than {COMBINATIONS_MAX} combinations of key, asset, exchange, transport and status; ask for a shorter one, or for one key"
-        )));
-    }
-    let mut parts: BTreeMap<(usize, u64), Part> = BTreeMap::new();
-    let mut total = Part::default();
-    for combination in &found {
-        let refused = combination.group.last().is_some_and(|status| *status != 0);
-        total.add(&combination.sums, refused);
-        for (at, number) in combination.group.iter().enumerate() {
-            parts.entry((at, *number)).or_default().add(&combination.sums, refused);
+    let total = all.first().map(|all| Part { sums: all.sums, refused: all.refused }).unwrap_or_default();
+    let mut parts: BTreeMap<(UsageGroup, u64), Part> = BTreeMap::new();
+    for by in STATEMENTS {
+        let found =
+            store.usage_sums(&filter, by, None, COMBINATIONS_MAX, Buckets::LeftOut).map_err(store_refused)?;
+        if found.len() >= COMBINATIONS_MAX {
+            return Err(Refusal::parameter(format!(
+                "the period holds more than {COMBINATIONS_MAX} combinations of key, transport and status, or of asset and exchange; ask for a shorter one, or for one key"
+            )));
         }
-    }
-    if let Some(all) = all.first() {
-        total.sums = all.sums;
+        for combination in &found {
+            for (group, number) in by.iter().zip(&combination.group) {
+                parts.entry((*group, *number)).or_default().add(combination);
+            }
+        }
     }
     let mut columns = vec![column("part", Kind::Text), column("name", Kind::Text)];
     columns.extend(SUMS);
@@ -205,12 +163,12 @@ pub(super) fn summary(store: &Store, query: &Query, names: &Names) -> Result<Pag
     let mut first = vec!["total".into(), "".into()];
     first.extend(sums_cells(&total.sums, total.refused));
     table.rows.push(first);
-    for (at, group) in BY.iter().enumerate() {
-        let mut of_group: Vec<_> =
-            parts.range((at, 0)..(at + 1, 0)).map(|((_, number), part)| (*number, *part)).collect();
+    for group in PARTS {
+        let of_group = parts.range((group, 0)..=(group, u64::MAX));
+        let mut of_group: Vec<_> = of_group.map(|((_, number), part)| (*number, *part)).collect();
         of_group.sort_by_key(|(number, part)| (std::cmp::Reverse(part.sums.requests), *number));
         for (number, part) in of_group.into_iter().take(TOP) {
-            let mut row = vec![group_name(*group).into(), group_cell(*group, number, names)];
+            let mut row = vec![group_name(group).into(), group_cell(group, number, names)];
             row.extend(sums_cells(&part.sums, part.refused));
             table.rows.push(row);
         }
@@ -225,11 +183,9 @@ struct Part {
 }
 
 impl Part {
-    fn add(&mut self, sums: &UsageSums, refused: bool) {
-        self.sums.merge(sums);
-        if refused {
-            self.refused = self.refused.saturating_add(sums.requests);
-        }
+    fn add(&mut self, other: &UsageGroupSums) {
+        self.sums.merge(&other.sums);
+        self.refused = self.refused.saturating_add(other.refused);
     }
 }
 

@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
     (include_str!("schema/4_keys_made.sqlite.sql"), include_str!("schema/4_keys_made.postgres.sql")),
     (include_str!("schema/5_missing.sqlite.sql"), include_str!("schema/5_missing.postgres.sql")),
     (include_str!("schema/6_rotation.sqlite.sql"), include_str!("schema/6_rotation.postgres.sql")),
+    (include_str!("schema/7_coarse_hours.sqlite.sql"), include_str!("schema/7_coarse_hours.postgres.sql")),
 ];
 
 /// The version that this program makes and needs.

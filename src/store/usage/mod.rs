@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | `usage_seconds` | second, key, asset, exchange, transport, status | usage reports |
 //! | `usage_hours` | hour and the same | summaries |
+//! | `usage_key_hours` | hour, key, transport, status | summaries without assets and exchanges |
+//! | `usage_asset_hours` | hour, asset, exchange, transport, status | summaries without keys |
 //! | `usage_months` | key, month, status | monthly caps |
 //! | `drained_records` | day, chain, key | the closed-books check |
 //! | `drained_chains` | chain | the drain's position |

@@ -42,7 +42,10 @@ impl Store {
             }
             rows += slices(db, "usage_seconds", "second", seconds, 1)?;
             rows += slices(db, "usage_records", "time_ns", int(prune.records_before), 1_000_000_000)?;
-            rows += db.execute("DELETE FROM usage_hours WHERE hour < ?1", &[(day * 24).into()])?;
+            for table in ["usage_hours", "usage_key_hours", "usage_asset_hours"] {
+                let sql = format!("DELETE FROM {table} WHERE hour < ?1");
+                rows += db.execute(&sql, &[(day * 24).into()])?;
+            }
             rows += db.execute("DELETE FROM drained_records WHERE day < ?1", &[day.into()])?;
             Ok(())
         };
@@ -67,6 +70,7 @@ fn bytes(db: &mut Db) -> Result<u64, DbError> {
         "SELECT (SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count),
                 (SELECT page_size FROM pragma_page_size)",
         "SELECT (SELECT count(*) FROM usage_seconds) + (SELECT count(*) FROM usage_hours)
+                + (SELECT count(*) FROM usage_key_hours) + (SELECT count(*) FROM usage_asset_hours)
                 + (SELECT count(*) FROM usage_records), 0",
     );
     let row = db.query_one(sql, &[])?;

@@ -58,7 +58,7 @@ impl UsageGroup {
     pub const ALL: [Self; 7] =
         [Self::Day, Self::Hour, Self::Key, Self::Asset, Self::Exchange, Self::Transport, Self::Status];
 
-    /// What it is of a row of `usage_hours`.
+    /// What it is of a row by hour.
     fn expression(self) -> &'static str {
         match self {
             Self::Day => "hour / 24",
@@ -107,6 +107,8 @@ pub struct UsageGroupSums {
     pub group: Vec<u64>,
     /// Their rows together.
     pub sums: UsageSums,
+    /// Those of the requests that were refused.
+    pub refused: u64,
 }
 
 impl Store {
@@ -134,10 +136,16 @@ impl Store {
         let order = begin.order(filter);
         let wanted = limit.saturating_add(1);
         let sql = if scans {
+            // Looks at the columns of the key only, which an index holds too, and fetches the rest of
+            // what it finds.
+            let places = format!("second, {OF_COLUMNS}");
             format!(
-                "SELECT {columns} FROM (SELECT * FROM usage_seconds WHERE {range} ORDER BY {order} LIMIT {SCAN_MAX}) AS s
-                 WHERE true{} ORDER BY {order} LIMIT {wanted}",
-                filter.conditions(Some("s"))
+                "SELECT {columns} FROM (
+                     SELECT {places} FROM (
+                         SELECT {places} FROM usage_seconds WHERE {range} ORDER BY {order} LIMIT {SCAN_MAX}
+                     ) AS looked_at WHERE true{} ORDER BY {order} LIMIT {wanted}
+                 ) AS found JOIN usage_seconds USING ({places}) ORDER BY {order}",
+                filter.conditions()
             )
         } else {
             format!("SELECT {columns} FROM usage_seconds WHERE {range} ORDER BY {order} LIMIT {wanted}")
@@ -163,10 +171,11 @@ impl Store {
     /// The first hour from second `from_s` on that holds anything the filter lets through.
     fn first_hour(&self, filter: &UsageFilter, from_s: u64) -> Result<Option<u64>, StoreError> {
         let sql = format!(
-            "SELECT hour FROM usage_hours WHERE hour >= {} AND hour < {}{} ORDER BY hour LIMIT 1",
+            "SELECT hour FROM {} WHERE hour >= {} AND hour < {}{} ORDER BY hour LIMIT 1",
+            filter.hours(&[]),
             from_s / HOUR_S,
             filter.to_s.div_ceil(HOUR_S),
-            filter.conditions(None)
+            filter.conditions()
         );
         Ok(self.integers("read usage", &sql, |row| row.int(0))?.first().copied())
     }
@@ -187,33 +196,37 @@ impl Store {
     ) -> Result<Vec<UsageGroupSums>, StoreError> {
         let groups: Vec<&str> = by.iter().map(|group| group.expression()).collect();
         let groups = groups.join(", ");
-        let mut sql = String::from("SELECT ");
-        if !by.is_empty() {
-            let _ = write!(sql, "{groups}, ");
+        let mut rows = format!(
+            "FROM {} WHERE hour >= {} AND hour < {}{}",
+            filter.hours(by),
+            filter.from_s / HOUR_S,
+            filter.to_s.div_ceil(HOUR_S),
+            filter.conditions()
+        );
+        if let Some(after) = after.filter(|after| after.len() == by.len() && !by.is_empty()) {
+            let _ = write!(rows, " AND ({groups}) > ({})", numbers(after.iter().copied()));
+        }
+        let grouped = format!("GROUP BY {groups} ORDER BY {groups} LIMIT");
+        if buckets == Buckets::Added && !by.is_empty() {
+            // Groups of later pages are left out beforehand: sorting their buckets too is most of the work.
+            let sql = format!("SELECT {groups} {rows} {grouped} 1 OFFSET {}", limit.saturating_sub(1));
+            if let Some(last) = self.integers("add up usage", &sql, |row| group_of(row, by))?.first() {
+                let _ = write!(rows, " AND ({groups}) <= ({})", numbers(last.iter().copied()));
+            }
         }
         let sums = sums_columns(buckets, |column| match column {
             "latency_ns_max" => "max(latency_ns_max)".to_owned(),
             _ => format!("CAST(sum({column}) AS BIGINT)"),
         });
-        let _ = write!(
-            sql,
-            "{sums} FROM usage_hours WHERE hour >= {} AND hour < {}{}",
-            filter.from_s / HOUR_S,
-            filter.to_s.div_ceil(HOUR_S),
-            filter.conditions(None)
-        );
-        if let Some(after) = after.filter(|after| after.len() == by.len() && !by.is_empty()) {
-            let _ = write!(sql, " AND ({groups}) > ({})", numbers(after.iter().copied()));
-        }
-        if by.is_empty() {
+        let sql = if by.is_empty() {
             // Of no rows there is no sum, and nothing that could be read as one.
-            sql.push_str(" HAVING count(*) > 0");
+            format!("SELECT {REFUSED}, {sums} {rows} HAVING count(*) > 0")
         } else {
-            let _ = write!(sql, " GROUP BY {groups} ORDER BY {groups} LIMIT {limit}");
-        }
+            format!("SELECT {groups}, {REFUSED}, {sums} {rows} {grouped} {limit}")
+        };
         self.integers("add up usage", &sql, |row| {
-            let group = (0..by.len()).map(|at| row.int(at)).collect::<Result<_, _>>()?;
-            Ok(UsageGroupSums { group, sums: sums_of(row, by.len(), buckets)? })
+            let (group, refused) = (group_of(row, by)?, row.int(by.len())?);
+            Ok(UsageGroupSums { group, refused, sums: sums_of(row, by.len() + 1, buckets)? })
         })
     }
 
@@ -230,6 +243,9 @@ impl Store {
 }
 
 const OF_COLUMNS: &str = "key_id, asset, exchange, transport, status";
+
+/// Refused requests of a group.
+const REFUSED: &str = "CAST(sum(CASE WHEN status = 0 THEN 0 ELSE requests END) AS BIGINT)";
 
 /// Where a page begins.
 struct Begin {
@@ -282,9 +298,22 @@ impl UsageFilter {
         self.asset.is_some() || self.exchange.is_some() || self.transport.is_some() || self.status.is_some()
     }
 
+    /// The smallest table by hour that has the columns of the filter and of `by`.
+    fn hours(&self, by: &[UsageGroup]) -> &'static str {
+        let by_any = |groups: &[UsageGroup]| by.iter().any(|group| groups.contains(group));
+        let key = self.key.is_some() || by_any(&[UsageGroup::Key]);
+        let asset = self.asset.is_some()
+            || self.exchange.is_some()
+            || by_any(&[UsageGroup::Asset, UsageGroup::Exchange]);
+        match (key, asset) {
+            (true, true) => "usage_hours",
+            (_, false) => "usage_key_hours",
+            (false, true) => "usage_asset_hours",
+        }
+    }
+
     /// All but the period, each beginning with AND.
-    fn conditions(&self, table: Option<&str>) -> String {
-        let dot = table.map_or_else(String::new, |table| format!("{table}."));
+    fn conditions(&self) -> String {
         let wanted = [
             ("key_id", self.key.map(u64::from)),
             ("asset", self.asset.map(u64::from)),
@@ -293,7 +322,7 @@ impl UsageFilter {
             ("status", self.status.map(u64::from)),
         ];
         let wanted = wanted.iter().filter_map(|(column, wanted)| Some((column, (*wanted)?)));
-        wanted.map(|(column, wanted)| format!(" AND {dot}{column} = {wanted}")).collect()
+        wanted.map(|(column, wanted)| format!(" AND {column} = {wanted}")).collect()
     }
 }
 
@@ -321,6 +350,10 @@ fn place(row: &Row) -> Result<UsagePlace, DbError> {
         status: row.int(5)?,
     };
     Ok(UsagePlace { second: row.int(0)?, of })
+}
+
+fn group_of(row: &Row, by: &[UsageGroup]) -> Result<Vec<u64>, DbError> {
+    (0..by.len()).map(|at| row.int(at)).collect()
 }
 
 /// The sums that stand in a row from a column on.

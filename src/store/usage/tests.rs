@@ -70,6 +70,15 @@ fn batches_are_added_up_by_second_hour_and_month() {
         let hour = january.cast_signed() / 3_600;
         let hours = all(&store, "usage_hours", "hour, key_id, requests, latency_ns_max, h09");
         assert_eq!(hours, [[hour, 7, 5, 3, 5], [hour, 8, 1, 1, 1], [hour + 1, 7, 4, 4, 4]]);
+        let of_keys = "hour, key_id, transport, status, requests, latency_ns_max, h09";
+        let of_keys = all(&store, "usage_key_hours", of_keys);
+        assert_eq!(
+            of_keys,
+            [[hour, 7, 2, 0, 5, 3, 5], [hour, 8, 2, 0, 1, 1, 1], [hour + 1, 7, 2, 0, 4, 4, 4]]
+        );
+        let of_assets = "hour, asset, exchange, transport, status, requests, latency_ns_max, h09";
+        let of_assets = all(&store, "usage_asset_hours", of_assets);
+        assert_eq!(of_assets, [[hour, 5, 2, 2, 0, 6, 3, 6], [hour + 1, 5, 2, 2, 0, 4, 4, 4]]);
         let months = all(&store, "usage_months", "key_id, month, status, requests, prices");
         assert_eq!(months, [[7, 202_601, 0, 5, 10], [7, 202_602, 0, 4, 8], [8, 202_601, 0, 1, 2]]);
         assert_eq!(store.month_use(202_601).unwrap(), [(7, 0, 5), (8, 0, 1)]);
@@ -77,6 +86,44 @@ fn batches_are_added_up_by_second_hour_and_month() {
         assert_eq!(drained, [[20_484, 3, 1, 7, 10]]);
         let at = DrainedChain { chain: CHAIN, next: 10, missing: 0 };
         assert_eq!(store.drained_chains().unwrap(), [at]);
+    });
+}
+
+#[test]
+fn a_store_of_an_older_version_gets_its_coarse_hours_from_its_hours() {
+    on_each_engine(|home| {
+        let store = home.open();
+        let other =
+            |row: UsageRow, asset, status| UsageRow { of: UsageOf { asset, status, ..row.of }, ..row };
+        let mut rows = vec![
+            row(9, 7, 3),
+            other(row(9, 7, 5), 6, 3),
+            row(9, 8, 1),
+            other(row(3_600, 7, 2), 1, 6),
+            row(7_300, 7, 4),
+        ];
+        rows.sort_by_key(|row| (row.time, row.of));
+        store.add_usage(&batch(0, 15, &rows)).unwrap();
+        let coarse = || {
+            ["usage_key_hours", "usage_asset_hours"].map(|table| {
+                let mut rows = all(&store, table, "*");
+                rows.sort();
+                rows
+            })
+        };
+        let written = coarse();
+        assert_eq!(written.each_ref().map(Vec::len), [5, 4]);
+        let mut db = store.lend("test").unwrap();
+        for sql in [
+            "DROP TABLE usage_key_hours",
+            "DROP TABLE usage_asset_hours",
+            "DELETE FROM schema_version WHERE version >= 7",
+        ] {
+            db.execute(sql, &[]).unwrap();
+        }
+        drop(db);
+        drop(home.open());
+        assert_eq!(coarse(), written);
     });
 }
 
@@ -171,8 +218,10 @@ fn old_usage_is_forgotten_but_months_stay() {
         );
         // Whole days only, so that a day's hours and its drained records are of one age.
         let prune = UsagePrune { hours_before: (day + 1) * 86_400 + 5, ..prune };
-        assert_eq!(store.prune_usage(prune).unwrap(), 25);
+        // Hours in three tables, and the counts of a day.
+        assert_eq!(store.prune_usage(prune).unwrap(), 3 * 24 + 1);
         assert_eq!((count("usage_hours"), count("drained_records")), (24, 1));
+        assert_eq!((count("usage_key_hours"), count("usage_asset_hours")), (24, 24));
         assert_eq!(
             all(&store, "usage_months", "key_id, month, status, requests"),
             [[7, 202_601, 0, 24], [7, 202_602, 0, 24]]

@@ -13,12 +13,12 @@ const HOUR_S: u64 = 3_600;
 /// was not measured.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
-/// Columns that make a roll-up row's key, after its time.
+/// A roll-up with those columns as its key, the time first.
 macro_rules! usage_table {
-    ($name:literal, $time:literal) => {
+    ($name:literal, $($key:literal),+) => {
         Table {
             name: $name,
-            key: &[$time, "key_id", "asset", "exchange", "transport", "status"],
+            key: &[$($key),+],
             sums: &[
                 "requests",
                 "prices",
@@ -62,8 +62,13 @@ macro_rules! usage_table {
     };
 }
 
-static SECONDS: Table = usage_table!("usage_seconds", "second");
-static HOURS: Table = usage_table!("usage_hours", "hour");
+static SECONDS: Table =
+    usage_table!("usage_seconds", "second", "key_id", "asset", "exchange", "transport", "status");
+static HOURS: Table =
+    usage_table!("usage_hours", "hour", "key_id", "asset", "exchange", "transport", "status");
+static KEY_HOURS: Table = usage_table!("usage_key_hours", "hour", "key_id", "transport", "status");
+static ASSET_HOURS: Table =
+    usage_table!("usage_asset_hours", "hour", "asset", "exchange", "transport", "status");
 static MONTHS: Table = Table {
     name: "usage_months",
     key: &["key_id", "month", "status"],
@@ -169,7 +174,11 @@ impl Store {
             sort_rows(&mut numbers, RECORDS.width());
             add(db, &RECORDS, &numbers)?;
             add_months(db, &batch.rows)?;
-            add_rows(db, &HOURS, &hours(&batch.rows))?;
+            let hours = added_up(&batch.rows, |time, of| (time / HOUR_S, of));
+            add_rows(db, &HOURS, &hours)?;
+            let of_keys = added_up(&hours, |hour, of| (hour, UsageOf { asset: 0, exchange: 0, ..of }));
+            add_rows(db, &KEY_HOURS, &of_keys)?;
+            add_rows(db, &ASSET_HOURS, &added_up(&hours, |hour, of| (hour, UsageOf { key: 0, ..of })))?;
             add_rows(db, &SECONDS, &batch.rows)?;
             super::raw::add(db, &batch.raw).map_err(database(doing))
         })
@@ -202,19 +211,22 @@ fn move_chain(db: &mut Db, step: &ChainStep) -> Result<(), StoreError> {
     if moved == 1 { Ok(()) } else { Err(StoreError::DrainedElsewhere { chain: step.chain, from: step.from }) }
 }
 
-/// What is added up by hour instead.
-fn hours(rows: &[UsageRow]) -> Vec<UsageRow> {
-    let mut hours: Vec<UsageRow> =
-        rows.iter().map(|row| UsageRow { time: row.time / HOUR_S, ..*row }).collect();
-    hours.sort_by_key(|row| (row.time, row.of));
-    hours.dedup_by(|next, row| {
+/// The same by another time or less, ascending: what becomes equal is one row.
+fn added_up(rows: &[UsageRow], coarser: impl Fn(u64, UsageOf) -> (u64, UsageOf)) -> Vec<UsageRow> {
+    let coarse = |row: &UsageRow| {
+        let (time, of) = coarser(row.time, row.of);
+        UsageRow { time, of, ..*row }
+    };
+    let mut rows: Vec<UsageRow> = rows.iter().map(coarse).collect();
+    rows.sort_by_key(|row| (row.time, row.of));
+    rows.dedup_by(|next, row| {
         let same = (next.time, next.of) == (row.time, row.of);
         if same {
             row.sums.merge(&next.sums);
         }
         same
     });
-    hours
+    rows
 }
 
 fn add_months(db: &mut Db, rows: &[UsageRow]) -> Result<(), StoreError> {
@@ -241,23 +253,28 @@ fn add_months(db: &mut Db, rows: &[UsageRow]) -> Result<(), StoreError> {
 }
 
 fn add_rows(db: &mut Db, table: &Table, rows: &[UsageRow]) -> Result<(), StoreError> {
+    let key: Vec<fn(&UsageRow) -> i64> = table.key.iter().map(|column| number_of(column)).collect();
     let mut numbers = Vec::with_capacity(rows.len() * table.width());
-    for UsageRow { time, of, sums } in rows {
-        let UsageOf { key, asset, exchange, transport, status } = *of;
-        let UsageSums { requests, prices, latency_ns_sum, latency_ns_max, latency } = sums;
-        numbers.extend([
-            int(*time),
-            key.into(),
-            asset.into(),
-            exchange.into(),
-            transport.into(),
-            status.into(),
-        ]);
+    for row in rows {
+        let UsageSums { requests, prices, latency_ns_sum, latency_ns_max, latency } = &row.sums;
+        numbers.extend(key.iter().map(|number| number(row)));
         numbers.extend([int(*requests), int(*prices), int(*latency_ns_sum)]);
         numbers.extend(latency.0.map(int));
         numbers.push(int(*latency_ns_max));
     }
     add(db, table, &numbers)
+}
+
+/// What stands in a column of a roll-up's key.
+fn number_of(column: &str) -> fn(&UsageRow) -> i64 {
+    match column {
+        "key_id" => |row| row.of.key.into(),
+        "asset" => |row| row.of.asset.into(),
+        "exchange" => |row| row.of.exchange.into(),
+        "transport" => |row| row.of.transport.into(),
+        "status" => |row| row.of.status.into(),
+        _ => |row| int(row.time),
+    }
 }
 
 fn add(db: &mut Db, table: &Table, numbers: &[i64]) -> Result<(), StoreError> {

@@ -160,7 +160,7 @@ fn a_filter_without_an_index_looks_at_so_many_rows_a_page_and_goes_on_behind_the
     });
 }
 
-fn group_of(row: &UsageRow, by: &[UsageGroup]) -> Vec<u64> {
+fn expected_group(row: &UsageRow, by: &[UsageGroup]) -> Vec<u64> {
     let of = |group: &UsageGroup| match group {
         UsageGroup::Day => row.time / 86_400,
         UsageGroup::Hour => row.time / HOUR_S,
@@ -177,8 +177,16 @@ fn group_of(row: &UsageRow, by: &[UsageGroup]) -> Vec<u64> {
 fn sums_are_those_of_the_rows() {
     use UsageGroup::{Asset, Day, Exchange, Hour, Key, Status, Transport};
     let rows = rows(900);
-    let groups: [&[UsageGroup]; 6] =
-        [&[], &[Day], &[Hour], &[Key, Asset], &[Hour, Status], &[Key, Asset, Exchange, Transport, Status]];
+    let groups: [&[UsageGroup]; 8] = [
+        &[],
+        &[Day],
+        &[Hour],
+        &[Key, Asset],
+        &[Hour, Status],
+        &[Asset, Transport],
+        &[Hour, Exchange],
+        &[Key, Asset, Exchange, Transport, Status],
+    ];
     on_each_engine(|home| {
         let store = home.open();
         for by in groups {
@@ -194,15 +202,19 @@ fn sums_are_those_of_the_rows() {
                 ..filter
             };
             for by in groups {
-                let mut expected: BTreeMap<Vec<u64>, UsageSums> = BTreeMap::new();
+                let mut expected: BTreeMap<Vec<u64>, (UsageSums, u64)> = BTreeMap::new();
                 for row in rows.iter().filter(|row| passes(&whole, row)) {
-                    expected.entry(group_of(row, by)).or_default().merge(&row.sums);
+                    let (sums, refused) = expected.entry(expected_group(row, by)).or_default();
+                    sums.merge(&row.sums);
+                    *refused += if row.of.status == 0 { 0 } else { row.sums.requests };
                 }
-                let expected: Vec<_> =
-                    expected.into_iter().map(|(group, sums)| UsageGroupSums { group, sums }).collect();
+                let sums = |(group, (sums, refused))| UsageGroupSums { group, sums, refused };
+                let expected: Vec<_> = expected.into_iter().map(sums).collect();
                 let found = store.usage_sums(&filter, by, None, 10_000, Buckets::Added).unwrap();
                 assert_eq!(found, expected, "{filter:?} by {by:?}");
                 if let [_, .., last] = expected.as_slice() {
+                    let first = store.usage_sums(&filter, by, None, 7, Buckets::Added).unwrap();
+                    assert_eq!(first, expected[..expected.len().min(7)]);
                     // Page by page, and without percentiles.
                     let (mut found, mut after) = (Vec::new(), None);
                     while after.as_ref() != Some(&last.group) {
