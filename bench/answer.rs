@@ -1,7 +1,7 @@
 //! What does an answer cost without the kernel? Calls the answer function on requests in memory:
 //! parse, key, tag, limit, board, record, answer; no socket, no feed. The same for a key that is held
 //! to 100,000 requests a second and asks just as often, as one of eight shards that share its
-//! allowance; and for one that is over its rate and refused.
+//! allowance; and for two that are refused, over their rate and over their month.
 
 mod common;
 
@@ -116,7 +116,7 @@ fn measure(args: &Args, machine: Machine) -> io::Result<bool> {
         let answered = median(protocol, AskedAs::Unlimited).map(|median| median.value);
         for key in KEYS {
             // A refusal must cost less than an answer.
-            let bound = if key == AskedAs::Refused { answered } else { most };
+            let bound = if key.is_refused() { answered } else { most };
             let named = format!("answer function, {protocol}, {}", key.name());
             let figure =
                 median(protocol, key).map(|m| Figure::new(named, m, "ns", bound.filter(|_| !args.quick)));
@@ -134,18 +134,25 @@ enum AskedAs {
     /// A key that keeps to its limits.
     Limited,
     /// A key that is over its rate.
-    Refused,
+    OverRate,
+    /// A key that has used up its month.
+    OverMonth,
 }
 
-const KEYS: [AskedAs; 3] = [AskedAs::Unlimited, AskedAs::Limited, AskedAs::Refused];
+const KEYS: [AskedAs; 4] = [AskedAs::Unlimited, AskedAs::Limited, AskedAs::OverRate, AskedAs::OverMonth];
 
 impl AskedAs {
     fn name(self) -> &'static str {
         match self {
             Self::Unlimited => "unlimited key",
             Self::Limited => "limited key",
-            Self::Refused => "refused",
+            Self::OverRate => "refused over its rate",
+            Self::OverMonth => "refused over its month",
         }
+    }
+
+    fn is_refused(self) -> bool {
+        matches!(self, Self::OverRate | Self::OverMonth)
     }
 }
 
@@ -161,17 +168,21 @@ struct Subject {
 /// Shards among which the limited key's allowance is shared: the more, the shorter its leases.
 const SHARDS: usize = 8;
 
+/// Monthly cap of those that keep to it: more than they ask.
+const MONTHLY: u64 = 1_000_000_000;
+
 fn subject(key: AskedAs, token: &Token, now: Now) -> io::Result<Subject> {
     let (qps, burst, monthly) = match key {
-        AskedAs::Unlimited | AskedAs::Limited => (100_000, 100_000, Some(1 << 40)),
-        AskedAs::Refused => (1, 1, None),
+        AskedAs::Unlimited | AskedAs::Limited => (100_000, 100_000, Some(MONTHLY)),
+        AskedAs::OverRate => (1, 1, Some(MONTHLY)),
+        AskedAs::OverMonth => (100_000, 100_000, Some(1)),
     };
     let unlimited = key == AskedAs::Unlimited;
     let tier = Tier { name: "bench".into(), unlimited, qps, burst, monthly };
     let mut answerer = fixture::answerer_of(tier, Segment::new(1, 0), token)?;
     answerer.share_limits(Arc::new(Allowances::new(1)), SHARDS);
     // As fast as the limited key may ask.
-    let step_ns = if key == AskedAs::Refused { 0 } else { 10_000 * RECV_BATCH_LEN as u64 };
+    let step_ns = if key == AskedAs::OverRate { 0 } else { 10_000 * RECV_BATCH_LEN as u64 };
     Ok(Subject { answerer, now, asked: 0, step_ns })
 }
 
@@ -260,12 +271,20 @@ impl Subject {
     fn check_refusals(&self, key: AskedAs) -> io::Result<()> {
         let count = |counter| self.answerer.counters.value(counter);
         let answered = count(Counter::UdpAnswered) + count(Counter::HttpAnswered);
-        let refused = count(Counter::UdpRateLimited) + count(Counter::HttpRateLimited);
-        let right = if key == AskedAs::Refused { answered <= 1 } else { refused == 0 };
+        let over_rate = count(Counter::UdpRateLimited) + count(Counter::HttpRateLimited);
+        let over_month = count(Counter::UdpMonthlyLimit) + count(Counter::HttpMonthlyLimit);
+        let right = match key {
+            AskedAs::Unlimited | AskedAs::Limited => over_rate + over_month == 0,
+            AskedAs::OverRate => answered <= 1 && over_month == 0,
+            AskedAs::OverMonth => answered <= 1 && over_rate == 0,
+        };
         if right {
             return Ok(());
         }
-        Err(io::Error::other(format!("{}: {answered} answered, {refused} over the rate", key.name())))
+        let name = key.name();
+        let told =
+            format!("{name}: {answered} answered, {over_rate} over the rate, {over_month} over the month");
+        Err(io::Error::other(told))
     }
 }
 
