@@ -151,10 +151,14 @@ pub fn ok_head(out: &mut Vec<u8>, reply: Reply, rate_limit: Option<&RateLimit>, 
     out.reserve(HEAD_LEN_MAX + body_len);
     out.extend_from_slice(Status::Ok.head());
     framing(out, reply);
-    if let Some(rate_limit) = rate_limit {
-        rate_limit_fields(out, rate_limit);
+    match rate_limit {
+        None => Piece::<LENGTH_LEN_MAX>::new().length(out, body_len),
+        Some(rate_limit) => {
+            let mut piece = Piece::<PIECE_LEN_MAX>::new();
+            piece.rate_limit(rate_limit);
+            piece.length(out, body_len);
+        }
     }
-    length(out, body_len);
 }
 
 /// Appends the head of an answer whose body's length is not yet known; the caller appends the body
@@ -164,7 +168,7 @@ pub fn open(out: &mut Vec<u8>, reply: Reply, status: Status, extra: Extra<'_>) -
     out.reserve(HEAD_LEN_MAX);
     out.extend_from_slice(status.head());
     framing(out, reply);
-    extras(out, extra);
+    extras(out, extra).append(out);
     // Spaces before a header's value mean nothing, so the number can be filled in from the right.
     out.extend_from_slice(b"content-length:              \r\n\r\n");
     OpenBody { start: out.len(), without_body: reply.without_body }
@@ -212,8 +216,7 @@ pub fn refusal(out: &mut Vec<u8>, reply: Reply, status: Status, body: &[u8], ext
     out.reserve(HEAD_LEN_MAX + body.len());
     out.extend_from_slice(status.head());
     framing(out, reply);
-    extras(out, extra);
-    length(out, body.len());
+    extras(out, extra).length(out, body.len());
     if !reply.without_body {
         out.extend_from_slice(body);
     }
@@ -258,48 +261,79 @@ fn framing(out: &mut Vec<u8>, reply: Reply) {
     }
 }
 
-fn extras(out: &mut Vec<u8>, extra: Extra<'_>) {
-    if let Some(seconds) = extra.retry_after_s {
-        field(out, b"retry-after: ", seconds);
-    }
-    if let Some(rate_limit) = &extra.rate_limit {
-        rate_limit_fields(out, rate_limit);
-    }
+/// Appends what is text alone, and begins the piece of what has numbers.
+#[inline]
+fn extras(out: &mut Vec<u8>, extra: Extra<'_>) -> Piece<PIECE_LEN_MAX> {
     if let Some(methods) = extra.allow {
         out.extend_from_slice(b"allow: ");
         out.extend_from_slice(methods.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+    let mut piece = Piece::new();
+    if let Some(seconds) = extra.retry_after_s {
+        piece.put(b"retry-after: ", seconds);
+        piece.text(b"\r\n");
+    }
+    if let Some(rate_limit) = &extra.rate_limit {
+        piece.rate_limit(rate_limit);
+    }
+    piece
 }
 
-/// Written into a room of its own first: many short pieces go into a vector one by one more slowly.
-fn rate_limit_fields(out: &mut Vec<u8>, rate: &RateLimit) {
-    let mut piece = Piece { room: [0; RATE_LIMIT_LEN_MAX], len: 0 };
-    piece.put(b"ratelimit-policy: \"rate\";q=", rate.quota);
-    piece.put(b";w=", rate.window_s);
-    if let Some(month) = &rate.month {
-        piece.put(b", \"month\";q=", month.quota);
-    }
-    piece.put(b"\r\nratelimit: \"rate\";r=", rate.remaining);
-    piece.put(b";t=", rate.reset_s);
-    if let Some(month) = &rate.month {
-        piece.put(b", \"month\";r=", month.remaining);
-        piece.put(b";t=", month.reset_s);
-    }
-    out.extend_from_slice(piece.room.get(..piece.len).unwrap_or_default());
-    out.extend_from_slice(b"\r\n");
-}
+/// What is constant of the headers with numbers (135), and their nine numbers of 20 digits each.
+const PIECE_LEN_MAX: usize = 320;
 
-/// What is constant of the rate-limit headers (91), and their seven numbers of 20 digits each.
-const RATE_LIMIT_LEN_MAX: usize = 240;
+/// The last header alone, with what ends the head (20), and its number.
+const LENGTH_LEN_MAX: usize = 40;
 
-/// Texts and numbers one behind the other; what does not fit is left out.
-struct Piece {
-    room: [u8; RATE_LIMIT_LEN_MAX],
+/// Headers with numbers, written one behind the other into a room of their own first: many short
+/// pieces go into a vector one by one more slowly. What does not fit is left out.
+struct Piece<const ROOM: usize> {
+    room: [u8; ROOM],
     len: usize,
 }
 
-impl Piece {
+impl<const ROOM: usize> Piece<ROOM> {
+    #[inline]
+    fn new() -> Self {
+        Self { room: [0; ROOM], len: 0 }
+    }
+
+    fn rate_limit(&mut self, rate: &RateLimit) {
+        self.put(b"ratelimit-policy: \"rate\";q=", rate.quota);
+        self.put(b";w=", rate.window_s);
+        if let Some(month) = &rate.month {
+            self.put(b", \"month\";q=", month.quota);
+        }
+        self.put(b"\r\nratelimit: \"rate\";r=", rate.remaining);
+        self.put(b";t=", rate.reset_s);
+        if let Some(month) = &rate.month {
+            self.put(b", \"month\";r=", month.remaining);
+            self.put(b";t=", month.reset_s);
+        }
+        self.text(b"\r\n");
+    }
+
+    /// Ends the head: appends all that was put, and the length of the body.
+    #[inline]
+    fn length(mut self, out: &mut Vec<u8>, body_len: usize) {
+        self.put(b"content-length: ", body_len as u64);
+        self.text(b"\r\n\r\n");
+        self.append(out);
+    }
+
+    #[inline]
+    fn append(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.room.get(..self.len).unwrap_or_default());
+    }
+
+    #[inline]
+    fn text(&mut self, text: &[u8]) {
+        let Some(room) = self.room.get_mut(self.len..self.len + text.len()) else { return };
+        room.copy_from_slice(text);
+        self.len += text.len();
+    }
+
     #[inline]
     fn put(&mut self, text: &[u8], value: u64) {
         let digits = value.checked_ilog10().unwrap_or(0) as usize + 1;
@@ -307,42 +341,28 @@ impl Piece {
         let (head, number) = room.split_at_mut(text.len());
         head.copy_from_slice(text);
         let mut rest = value;
-        for place in number.iter_mut().rev() {
-            *place = b'0' + (rest % 10) as u8;
-            rest /= 10;
+        // Two digits a division: it is the divisions that take the time.
+        for places in number.rchunks_mut(2) {
+            match places {
+                [first] => *first = b'0' + (rest % 10) as u8,
+                pair => pair.copy_from_slice(&PAIRS[(rest % 100) as usize]),
+            }
+            rest /= 100;
         }
         self.len += text.len() + digits;
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &[u8], value: u64) {
-    out.extend_from_slice(name);
-    number(out, value);
-    out.extend_from_slice(b"\r\n");
-}
-
-#[inline]
-fn length(out: &mut Vec<u8>, body_len: usize) {
-    out.extend_from_slice(b"content-length: ");
-    number(out, body_len as u64);
-    out.extend_from_slice(b"\r\n\r\n");
-}
-
-#[inline]
-fn number(out: &mut Vec<u8>, value: u64) {
-    let mut digits = [0; 20];
-    let mut rest = value;
-    let mut start = digits.len();
-    for place in digits.iter_mut().rev() {
-        *place = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        start -= 1;
-        if rest == 0 {
-            break;
-        }
+/// The digits of all numbers below a hundred.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
     }
-    out.extend_from_slice(digits.get(start..).unwrap_or_default());
-}
+    pairs
+};
 
 fn escaped(out: &mut Vec<u8>, text: &str) {
     for byte in text.bytes() {
@@ -378,6 +398,16 @@ mod tests {
 
     fn header(text: &str, name: &str) -> Option<String> {
         parsed(text).1.into_iter().find(|(n, _)| n == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn numbers_have_all_their_digits() {
+        let powers = (0..20).map(|n| 10_u64.pow(n));
+        for value in powers.flat_map(|n| [n - 1, n, n + 1, n.saturating_mul(7)]).chain([u64::MAX]) {
+            let mut piece = Piece::<LENGTH_LEN_MAX>::new();
+            piece.put(b"n=", value);
+            assert_eq!(written(|out| piece.append(out)), format!("n={value}"));
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl ErrorCode {
 
     /// The name of v1 and HTTP.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
             Self::Unauthorized => "unauthorized",

@@ -31,6 +31,8 @@ struct Refusal {
     counter: Counter,
     status: Status,
     error: &'static str,
+    /// Its number in records, where it has one.
+    code: Option<ErrorCode>,
     message: &'static str,
     allow: Option<&'static str>,
     retry_after_s: Option<u64>,
@@ -42,41 +44,46 @@ struct Refusal {
 
 impl Refusal {
     const fn new(counter: Counter, status: Status, error: &'static str, message: &'static str) -> Self {
-        Self { counter, status, error, message, allow: None, retry_after_s: None, limited: None, body: None }
+        let (code, allow, retry_after_s, limited, body) = (None, None, None, None, None);
+        Self { counter, status, error, code, message, allow, retry_after_s, limited, body }
+    }
+
+    const fn coded(counter: Counter, status: Status, code: ErrorCode, message: &'static str) -> Self {
+        Self { code: Some(code), ..Self::new(counter, status, code.as_str(), message) }
     }
 
     const fn bad(message: &'static str) -> Self {
-        Self::new(Counter::HttpBadRequest, Status::BadRequest, "bad_request", message)
+        Self::coded(Counter::HttpBadRequest, Status::BadRequest, ErrorCode::BadRequest, message)
     }
 }
 
-const UNAUTHORIZED: Refusal = Refusal::new(
+const UNAUTHORIZED: Refusal = Refusal::coded(
     Counter::HttpUnauthorized,
     Status::Unauthorized,
-    "unauthorized",
+    ErrorCode::Unauthorized,
     "no valid key; send it as Authorization: Bearer KEY or X-API-Key: KEY",
 );
-const UNKNOWN_ASSET: Refusal = Refusal::new(
+const UNKNOWN_ASSET: Refusal = Refusal::coded(
     Counter::HttpUnknownAsset,
     Status::NotFound,
-    "unknown_asset",
+    ErrorCode::UnknownAsset,
     "no such asset, or that exchange does not list it; GET /assets names all",
 );
 const STALE: Refusal = Refusal {
     retry_after_s: Some(1),
-    ..Refusal::new(
+    ..Refusal::coded(
         Counter::HttpStale,
         Status::ServiceUnavailable,
-        "stale",
+        ErrorCode::Stale,
         "no exchange has a fresh price of this asset just now",
     )
 };
 const OVERLOADED: Refusal = Refusal {
     retry_after_s: Some(1),
-    ..Refusal::new(
+    ..Refusal::coded(
         Counter::HttpOverloaded,
         Status::ServiceUnavailable,
-        "overloaded",
+        ErrorCode::Overloaded,
         "the server cannot take the request just now",
     )
 };
@@ -84,13 +91,13 @@ const RATE_LIMITED: Refusal = Refusal {
     body: Some(
         br#"{"error":"rate_limited","message":"over the rate of this key; wait as Retry-After says"}"#,
     ),
-    ..Refusal::new(Counter::HttpRateLimited, Status::TooManyRequests, "rate_limited", "")
+    ..Refusal::coded(Counter::HttpRateLimited, Status::TooManyRequests, ErrorCode::RateLimited, "")
 };
 const MONTHLY_LIMIT: Refusal = Refusal {
     body: Some(
         br#"{"error":"monthly_limit","message":"this key has used up its month, which ends at midnight UTC"}"#,
     ),
-    ..Refusal::new(Counter::HttpMonthlyLimit, Status::TooManyRequests, "monthly_limit", "")
+    ..Refusal::coded(Counter::HttpMonthlyLimit, Status::TooManyRequests, ErrorCode::MonthlyLimit, "")
 };
 const METHOD: Refusal = Refusal {
     allow: Some("GET, HEAD, OPTIONS"),
@@ -194,7 +201,7 @@ impl Answerer {
             _ => self.prices(now, caller, request, out, attempt),
         });
         if let Err(refusal) = &answered
-            && let Some(code) = ErrorCode::ALL.into_iter().find(|code| code.as_str() == refusal.error)
+            && let Some(code) = refusal.code
         {
             self.record_refusal(now, caller, Transport::Http, id(request), code);
         }
