@@ -113,23 +113,25 @@ impl Journal {
     fn piece(&self, chain: ChainId, at: u64) -> Option<Piece> {
         let table = self.table();
         let segments = &table.chains.get(&chain)?.segments;
-        if let Some((first, entry)) = segments.range(..=at).next_back()
-            && let end = first + entry.count()
-            && at < end
-        {
-            return Some(match entry {
-                Entry::Sealed { path, .. } => {
-                    Piece::Sealed { path: path.clone(), first: *first, count: end - at }
+        if let Some((first, entry)) = segments.range(..=at).next_back() {
+            let end = first + entry.count();
+            match entry {
+                Entry::Sealed { path, .. } if at < end => {
+                    return Some(Piece::Sealed { path: path.clone(), first: *first, count: end - at });
                 }
-                Entry::Live(live) => {
+                Entry::Live(live) if at < end => {
                     let small = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-                    Piece::Live(Arc::clone(live), small(at - first), small(end - at))
+                    return Some(Piece::Live(Arc::clone(live), small(at - first), small(end - at)));
                 }
-            });
+                // Its shard may have filled it since, and gone on in the next one: what is in that one
+                // says nothing about this place.
+                Entry::Live(live) if at < first + live.slots as u64 => return None,
+                Entry::Live(_) | Entry::Sealed { .. } => {}
+            }
         }
-        let later = segments.range(at..).find(|(_, entry)| entry.count() > 0)?;
-        // None are missing when it begins right here, but then it was found above.
-        Some(Piece::Gap(*later.0))
+        // One without records is still to be written, and those behind it later.
+        let (next, entry) = segments.range(at..).next()?;
+        (entry.count() > 0).then_some(Piece::Gap(*next))
     }
 }
 

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
+use super::journal::Entry;
+use super::segment::Live;
 use super::*;
+use crate::sys::mmap::SharedWords;
 use crate::time::UnixNs;
 
 /// Slots of a segment here.
@@ -146,6 +150,29 @@ fn what_was_not_closed_is_recovered_with_every_record() {
         let name = e.unwrap().file_name();
         !name.to_str().unwrap().starts_with(&format!("{:010}", world.epoch))
     }));
+}
+
+#[test]
+fn a_segment_that_grows_while_it_is_looked_at_is_not_passed_over() {
+    let mut world = World::new();
+    let (journal, mut segments, _) = world.open();
+    let chain = world.chain(0);
+    append(&journal, &mut segments[0], 0, 5);
+    // What a look sees that has read the count of the first segment before it was filled, and that of
+    // the second afterwards.
+    let words = HEADER_LEN as usize / 8 + SLOTS as usize * record::RECORD_WORDS;
+    let words = SharedWords::in_memory(words).unwrap();
+    let second = Arc::new(Live::new(words, chain, SLOTS, None));
+    let (ready, supply) = crossbeam_channel::bounded(1);
+    ready.send(Arc::clone(&second)).unwrap();
+    let mut written = Segment::awaiting(chain, supply).unwrap().going_on_from(SLOTS);
+    written.append(record(SLOTS)).unwrap();
+    journal.table().chains.get_mut(&chain).unwrap().segments.insert(SLOTS, Entry::Live(second));
+    assert_eq!(all(&journal, chain), (expected(0..5), 0));
+    for n in 5..SLOTS {
+        segments[0].append(record(n)).unwrap();
+    }
+    assert_eq!(all(&journal, chain), (expected(0..=SLOTS), 0));
 }
 
 #[test]
