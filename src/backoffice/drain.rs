@@ -58,18 +58,26 @@ pub struct Drain {
     alone: bool,
 }
 
-/// Why nothing was drained.
+/// Why not all was drained.
 #[derive(Debug)]
 enum Failure {
     Store(StoreError),
-    Journal(JournalError),
+    /// One chain cannot be read; whether others were.
+    Journal(JournalError, bool),
+}
+
+impl Failure {
+    /// Whether there is more to drain all the same.
+    fn others_go_on(&self) -> bool {
+        matches!(self, Self::Journal(_, true))
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => error.fmt(f),
-            Self::Journal(error) => error.fmt(f),
+            Self::Journal(error, _) => error.fmt(f),
         }
     }
 }
@@ -107,7 +115,8 @@ impl Drain {
                 }
                 Err(failure) => {
                     self.failed(&failure);
-                    trouble.tell(&failure)
+                    let pause = trouble.tell(&failure);
+                    if failure.others_go_on() { NEWS_EVERY } else { pause }
                 }
             };
         }
@@ -120,6 +129,9 @@ impl Drain {
                     break;
                 }
                 Ok(false) => break,
+                Err(failure) if failure.others_go_on() && left.elapsed() < self.options.leave => {
+                    self.failed(&failure);
+                }
                 Err(failure) => {
                     self.failed(&failure);
                     tracing::warn!("usage is left in the journal, and the next start drains it: {failure}");
@@ -160,14 +172,16 @@ impl Drain {
         if self.positions.is_none() {
             self.begin().map_err(Failure::Store)?;
         }
-        let read = self.read().map_err(Failure::Journal)?;
+        let (read, unread) = self.read();
+        let now = now || unread.is_some();
         let due = self.rollup.len() >= self.options.rows || self.begun.elapsed() >= self.options.wait;
         if !self.rollup.is_empty() && (due || now) {
             let batch = self.rollup.take();
             self.store.add_usage(&batch).map_err(Failure::Store)?;
             self.added(&batch);
         }
-        Ok(read)
+        // Behind the others, which one that cannot be read must not hold up.
+        unread.map_or(Ok(read), |error| Err(Failure::Journal(error, read)))
     }
 
     /// Asks the store where it stands, and tells the journal.
@@ -181,11 +195,12 @@ impl Drain {
         Ok(())
     }
 
-    fn read(&mut self) -> Result<bool, JournalError> {
-        let Some(positions) = &mut self.positions else { return Ok(false) };
+    /// Reads on in each chain. Returns whether there was anything, and why one could not be read.
+    fn read(&mut self) -> (bool, Option<JournalError>) {
+        let Some(positions) = &mut self.positions else { return (false, None) };
         let chains = self.journal.chains();
         let share = RECORDS_PER_LOOK / chains.len().max(1);
-        let (mut read, mut lag) = (false, 0);
+        let (mut read, mut unread, mut lag) = (false, None, 0);
         for chain in chains {
             let position = positions.entry(chain.id).or_default();
             lag += chain.end.saturating_sub(chain.released.max(chain.first));
@@ -193,7 +208,13 @@ impl Drain {
                 continue;
             }
             self.records.clear();
-            let progress = self.journal.read(chain.id, *position, share.max(1), &mut self.records)?;
+            let progress = match self.journal.read(chain.id, *position, share.max(1), &mut self.records) {
+                Ok(progress) => progress,
+                Err(error) => {
+                    unread.get_or_insert(error);
+                    continue;
+                }
+            };
             if progress.next == *position {
                 continue;
             }
@@ -217,7 +238,7 @@ impl Drain {
             read = true;
         }
         self.status.set_lag(lag);
-        Ok(read)
+        (read, unread)
     }
 
     fn added(&mut self, batch: &UsageBatch) {

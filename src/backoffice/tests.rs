@@ -259,6 +259,38 @@ fn what_is_written_is_drained_once_however_often_it_is_begun() {
 }
 
 #[test]
+fn a_chain_that_cannot_be_read_holds_up_no_other() {
+    let home = Home::sqlite();
+    let folder = home.path().join("journal");
+    let options =
+        JournalOptions { folder: folder.clone(), segment_bytes: 4_096 + 16 * 64, bytes_max: 1 << 30 };
+    let (journal, mut segments, _) = Journal::open(options, EPOCH, 2).unwrap();
+    for segment in &mut segments {
+        for _ in 0..40 {
+            journal.keep().unwrap();
+            segment.append(Record { key: 1, assets: 1, ..Record::EMPTY }).unwrap();
+        }
+    }
+    journal.sync().unwrap();
+    // The second segment of the first chain: what lies there is no file.
+    let path = folder.join("shard-0").join(format!("{EPOCH:010}-{:020}.seg", 16));
+    let aside = home.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let (store, status) = (Arc::new(home.open()), Arc::<DrainStatus>::default());
+    let mut drain =
+        Drain::new(Arc::new(journal), Arc::clone(&store), DrainOptions::default(), Arc::clone(&status));
+    for _ in 0..2 {
+        let error = drain.drain_all().unwrap_err();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        assert_eq!(status.read(UnixNs(0)).records, 16 + 40, "all but what is there and behind it");
+    }
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(drain.drain_all().unwrap(), 24);
+}
+
+#[test]
 fn a_running_drain_follows_and_ends_with_nothing_left() {
     on_each_engine(|home| {
         let mut world = World::new(home);

@@ -1,8 +1,11 @@
 //! Reading records back: while they are written, and long after.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use nix::errno::Errno;
 
 use super::Journal;
 use super::check::Seed;
@@ -16,12 +19,15 @@ use super::segment::Live;
 /// Records read from a file at a time: 256 KiB.
 const PIECE_RECORDS: usize = 4_096;
 
+/// Bytes read at a time where a disk does not give all of them: what one of its blocks may hold.
+const BLOCK_LEN: usize = 4_096;
+
 /// How far a reader has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Where to go on: the sequence behind the last one looked at.
     pub next: u64,
-    /// Records passed over because they are damaged or their segment is missing.
+    /// Records passed over because they are damaged or their segment is missing or cannot be read.
     pub missing: u64,
 }
 
@@ -41,7 +47,7 @@ impl Journal {
     /// more, for now or, when the chain is not live, for ever.
     ///
     /// # Errors
-    /// A file cannot be read. What was appended before is right, and `from` is where to begin again.
+    /// The file of that sequence cannot be read.
     pub fn read(
         &self,
         chain: ChainId,
@@ -70,8 +76,11 @@ impl Journal {
                     let count = usize::try_from(count).unwrap_or(usize::MAX).min(left).min(PIECE_RECORDS);
                     let mut bytes = vec![0; count * RECORD_LEN];
                     let offset = HEADER_LEN as u64 + (at - first) * RECORD_LEN as u64;
-                    let read = File::open(&path).and_then(|file| fill(&file, &mut bytes, offset));
-                    read.map_err(failed("read", &path))?;
+                    match fill_readable(&path, &mut bytes, offset) {
+                        // The next call tells why it is no more.
+                        Err(_) if progress.next > from => return Ok(progress),
+                        read => read.map_err(failed("read", &path))?,
+                    }
                     for bytes in bytes.chunks_exact(RECORD_LEN) {
                         let words = words_of(bytes).unwrap_or_default();
                         progress.take(chain, Record::read(&words, seed, progress.next), out);
@@ -133,6 +142,29 @@ impl Journal {
         let (next, entry) = segments.range(at..).next()?;
         (entry.count() > 0).then_some(Piece::Gap(*next))
     }
+}
+
+/// Reads what can be read; the rest stays zeros, which are no records. A file that is gone and a disk
+/// that has lost a block will not come back: they cost the records there, and hold up no others.
+fn fill_readable(path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    let is_lost = |error: &io::Error| {
+        error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::EIO as i32)
+    };
+    let file = match File::open(path) {
+        Err(error) if is_lost(&error) => return Ok(()),
+        opened => opened?,
+    };
+    match fill(&file, bytes, offset) {
+        Err(error) if is_lost(&error) => {}
+        filled => return filled.map(drop),
+    }
+    for (piece, at) in bytes.chunks_mut(BLOCK_LEN).zip((offset..).step_by(BLOCK_LEN)) {
+        match fill(&file, piece, at) {
+            Err(error) if is_lost(&error) => piece.fill(0),
+            filled => drop(filled?),
+        }
+    }
+    Ok(())
 }
 
 impl Progress {

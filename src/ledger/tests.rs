@@ -299,6 +299,21 @@ fn a_missing_segment_is_told_and_nothing_around_it_is_lost() {
 }
 
 #[test]
+fn a_segment_that_goes_or_that_the_disk_has_lost_costs_its_own_records() {
+    let (journal, _, chain) = damaged(true, |_| {});
+    let path = journal.options.folder.join("shard-0").join(layout::file_name(chain.epoch, 16));
+    fs::remove_file(&path).unwrap();
+    let rest = expected((0..16).chain(32..40));
+    assert_eq!(all(&journal, chain), (rest.clone(), 16));
+    // Reading where this process has no memory fails as a disk does.
+    std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
+    assert_eq!(all(&journal, chain), (rest, 16));
+    let mut records = 0;
+    journal.for_each_from(|_| 0, |_, _| records += 1).unwrap();
+    assert_eq!(records, 24);
+}
+
+#[test]
 fn foreign_files_stay_and_a_copy_counts_for_nothing() {
     let (journal, recovery, chain) = damaged(true, |world| {
         fs::write(world.folder().join("shard-0/notes.txt"), b"mine").unwrap();
