@@ -52,7 +52,8 @@ impl Journal {
     }
 
     fn make_wanted(&self) -> Result<Made, JournalError> {
-        while let Some((chain, first)) = self.wanted() {
+        let (mut failed, mut result) = (Vec::new(), Ok(Made::All));
+        while let Some((chain, first)) = self.wanted(&failed) {
             let needed = self.segment_len();
             let mut bytes = self.table().bytes();
             if bytes + needed > self.options.bytes_max {
@@ -65,13 +66,19 @@ impl Journal {
             }
             let live = match self.make(chain, first) {
                 Ok(live) => Arc::new(live),
-                Err(error) => {
+                Err(error) if error.is_full() => {
                     // As with the cap, once a shard would have to refuse.
-                    if error.is_full() && self.starves() {
+                    if self.starves() {
                         let most = bytes.saturating_sub(needed);
                         self.prune(Prune { before: None, bytes_max: Some(most) })?;
                     }
                     return Err(error);
+                }
+                Err(error) => {
+                    // It is about this shard's folder, and holds up no other one.
+                    failed.push(chain);
+                    result = Err(error);
+                    continue;
                 }
             };
             let mut table = self.table();
@@ -86,7 +93,7 @@ impl Journal {
             // It has room: `wanted` is at most what it holds. A shard that is gone needs none.
             let _gone = writer.ready.try_send(live);
         }
-        Ok(Made::All)
+        result
     }
 
     /// Whether a shard has no segment ready.
@@ -94,10 +101,11 @@ impl Journal {
         self.table().starves()
     }
 
-    /// A shard that should have one more ready, and the sequence it begins with.
-    fn wanted(&self) -> Option<(ChainId, u64)> {
+    /// Of the shards that should have one more ready, the one that has the fewest, so that near the cap
+    /// none takes what others need more; and the sequence it begins with.
+    fn wanted(&self, failed: &[ChainId]) -> Option<(ChainId, u64)> {
         let mut table = self.table();
-        table.chains.iter_mut().find_map(|(id, chain)| {
+        let wanted = table.chains.iter_mut().filter_map(|(id, chain)| {
             let writer = chain.writer.as_mut()?;
             let ready = writer.ready.len();
             if ready == 0 && writer.next > writer.seen_empty {
@@ -105,8 +113,9 @@ impl Journal {
                 writer.wanted = (writer.wanted * 2).min(READY_MAX);
                 writer.seen_empty = writer.next;
             }
-            (ready < writer.wanted).then_some((*id, writer.next))
-        })
+            (ready < writer.wanted && !failed.contains(id)).then_some((ready, *id, writer.next))
+        });
+        wanted.min().map(|(_, chain, next)| (chain, next))
     }
 
     /// Length of a segment with whole slots, at least one.

@@ -377,6 +377,42 @@ fn the_cap_refuses_until_records_are_released_and_never_prunes_others() {
 }
 
 #[test]
+fn near_the_cap_the_shard_with_the_fewest_segments_comes_first() {
+    let mut world = World::new();
+    let mut capped = options(world.folder());
+    capped.bytes_max = 6 * capped.segment_bytes;
+    world.epoch = 1;
+    let (journal, mut segments, _) = Journal::open(capped, 1, 2).unwrap();
+    // Both have gone through one segment and into their second: from now on each should have two.
+    for n in 0..=SLOTS {
+        for segment in &mut segments {
+            segment.append(record(n)).unwrap();
+        }
+        if n == 0 {
+            journal.keep().unwrap();
+        }
+    }
+    journal.keep().unwrap();
+    assert_eq!(journal.status().room_records, [2 * SLOTS - 1, 2 * SLOTS - 1]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_starves_its_own_shard_only() {
+    let mut world = World::new();
+    let (journal, mut segments, _) = world.open();
+    let folder = world.folder().join("shard-0");
+    fs::rename(&folder, world.folder().join("aside")).unwrap();
+    fs::write(&folder, b"a file").unwrap();
+    for segment in &mut segments {
+        segment.append(record(0)).unwrap();
+    }
+    let error = journal.keep().unwrap_err();
+    assert!(error.what().contains("shard-0/"), "{error}");
+    assert_eq!(journal.status().room_records, [SLOTS - 1, 2 * SLOTS - 1]);
+    assert!(journal.status().trouble.is_some());
+}
+
+#[test]
 fn detail_is_pruned_by_age_and_by_size_oldest_first() {
     let mut world = World::new();
     let (journal, mut segments, _) = world.open();
