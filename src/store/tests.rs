@@ -2,7 +2,7 @@ use std::fs::{self, Permissions};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use super::testing::on_each_engine;
+use super::testing::{Home, on_each_engine};
 use super::*;
 use crate::account::{KeyTable, PUBLIC_TEXT_LEN, Recognizer, Token};
 use crate::time::MonoNs;
@@ -32,6 +32,18 @@ fn mode(path: &Path) -> u32 {
 
 pub(super) fn failure<T>(result: Result<T, StoreError>) -> String {
     result.map(drop).unwrap_err().to_string()
+}
+
+#[test]
+fn a_connection_to_postgres_keeps_few_statements_however_many_there_are() {
+    let Some(server) = postgres::shared() else { return };
+    let store = Home::postgres(server).open();
+    let mut db = store.lend("test").unwrap();
+    for n in 0..200 {
+        assert_eq!(db.query_one(&format!("SELECT {n}"), &[]).unwrap().int::<u32>(0).unwrap(), n);
+    }
+    let kept: u32 = db.query_one("SELECT count(*) FROM pg_prepared_statements", &[]).unwrap().int(0).unwrap();
+    assert!((1..=64).contains(&kept), "{kept}");
 }
 
 #[test]

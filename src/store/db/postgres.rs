@@ -25,6 +25,10 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// seconds; only a server or a network that hangs takes longer.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
+/// Statements that a connection keeps prepared: all that the program has, and some to spare. Those of
+/// reports hold numbers, so that there is no end of them.
+const STATEMENTS_KEPT: usize = 64;
+
 /// A server that connections can be made to.
 pub(in crate::store) struct Server {
     config: Config,
@@ -136,6 +140,10 @@ impl Session {
         }
         let (client, text) = (Arc::clone(&self.client), sql.replace('?', "$"));
         let statement = self.wait(async move { client.prepare(&text).await })?;
+        if self.statements.len() >= STATEMENTS_KEPT {
+            // What is not kept here is closed at the server.
+            self.statements.clear();
+        }
         self.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
