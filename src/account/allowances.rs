@@ -56,6 +56,9 @@ pub(super) struct Policy {
 
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// How far the clocks of those who take may be apart.
+const CLOCKS_APART_NS: u64 = SECOND_NS;
+
 impl Policy {
     /// The limits of a tier; a tier without a rate or a burst admits nothing.
     pub(super) fn of(tier: &Tier) -> Self {
@@ -69,6 +72,19 @@ impl Policy {
     #[inline]
     fn cost_ns(self, count: u64) -> u64 {
         (count * SECOND_NS).div_ceil(self.qps.max(1))
+    }
+
+    /// From when on is to be paid, given up to when is paid. What is further ahead than anyone can have
+    /// paid in this tier is debt of another one that the key was in: of that only what empties the
+    /// bucket counts, or the rate of the old tier would go on for as long as its burst lasts.
+    #[inline]
+    fn pays_from(self, paid_until_ns: u64, now_ns: u64) -> u64 {
+        let ahead_ns = paid_until_ns.saturating_sub(now_ns);
+        if ahead_ns > self.ahead_ns.saturating_add(CLOCKS_APART_NS) {
+            now_ns.saturating_add(self.ahead_ns)
+        } else {
+            now_ns.saturating_add(ahead_ns)
+        }
     }
 
     /// How many whole requests `room_ns`, at most `ahead_ns`, pays for.
@@ -162,7 +178,15 @@ impl Allowances {
         let paid_until = &self.at(slot).paid_until_ns;
         let mut seen = paid_until.load(Relaxed);
         loop {
-            let from = seen.max(now_ns);
+            let from = policy.pays_from(seen, now_ns);
+            if from < seen {
+                // Written down, so that the bucket fills from here on.
+                match paid_until.compare_exchange_weak(seen, from, Relaxed, Relaxed) {
+                    Ok(_) => seen = from,
+                    Err(changed) => seen = changed,
+                }
+                continue;
+            }
             let room_ns = policy.ahead_ns.saturating_sub(from - now_ns);
             let count = policy.count(room_ns).min(want);
             if count == 0 {
@@ -179,7 +203,8 @@ impl Allowances {
 
     /// How many requests a key's rate has left, and in how many nanoseconds it is whole again.
     pub(super) fn rate_left(&self, slot: SlotIndex, policy: Policy, now_ns: u64) -> (u64, u64) {
-        let ahead_ns = self.at(slot).paid_until_ns.load(Relaxed).saturating_sub(now_ns);
+        let paid_until_ns = self.at(slot).paid_until_ns.load(Relaxed);
+        let ahead_ns = policy.pays_from(paid_until_ns, now_ns).saturating_sub(now_ns);
         (policy.count(policy.ahead_ns.saturating_sub(ahead_ns)), ahead_ns)
     }
 
@@ -274,6 +299,24 @@ mod tests {
         assert_eq!(allowances.take_rate(slot, policy, now + 100_000_000, 9), Ok(1));
         assert_eq!(allowances.take_rate(slot, policy, now + SECOND_NS, 99), Ok(9));
         assert_eq!(allowances.take_rate(slot, policy, now + 60 * SECOND_NS, 99), Ok(20));
+    }
+
+    #[test]
+    fn a_key_that_changes_its_tier_is_held_to_the_new_one_at_once() {
+        let allowances = Allowances::new(1);
+        let slot = allowances.slot(1).unwrap();
+        let (slow, fast) = (tier(1, 100_000), tier(10, 20));
+        let now = 5 * SECOND_NS;
+        assert_eq!(allowances.take_rate(slot, slow, now, 100_000), Ok(100_000));
+        assert_eq!(allowances.rate_left(slot, fast, now), (0, 2 * SECOND_NS));
+        assert_eq!(allowances.take_rate(slot, fast, now, 1), Err(100_000_000), "as from an empty bucket");
+        assert_eq!(allowances.take_rate(slot, fast, now + SECOND_NS, 99), Ok(10));
+        assert_eq!(allowances.take_rate(slot, fast, now + SECOND_NS, 99), Err(100_000_000));
+        // Who reads the clock a little late forgives nothing.
+        assert!(allowances.take_rate(slot, fast, now + SECOND_NS / 2, 99).is_err());
+        assert_eq!(allowances.rate_left(slot, fast, now + SECOND_NS), (0, 2 * SECOND_NS));
+        // A tier that reaches further holds what was paid against it.
+        assert_eq!(allowances.rate_left(slot, slow, now + SECOND_NS).0, 99_998);
     }
 
     #[test]

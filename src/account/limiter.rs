@@ -33,6 +33,9 @@
 //! no end: what an idle shard holds is inside the bound for as long as it likes. Rounding costs a
 //! nanosecond a lease. A shard reads its clock once a turn; one that is behind takes less, not more.
 //!
+//! A key that changes its tier keeps what it has paid, but no debt beyond the burst of the new tier: from
+//! the first lease on that is asked for, it is held to that one.
+//!
 //! Months are leased in the same way, with the cap in the place of the burst and nothing that refills.
 
 use std::sync::Arc;
