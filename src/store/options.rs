@@ -66,14 +66,14 @@ impl StoreUrl {
     #[must_use]
     pub fn shown(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else { return "***".to_owned() };
-        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
-        let rest = match rest.rsplit_once('@') {
-            Some((login, place)) => match login.split_once(':') {
-                Some((user, _)) => format!("{user}:***@{place}"),
-                None => rest.to_owned(),
-            },
-            None => rest.to_owned(),
+        // A password may hold all that separates parts elsewhere, so it is taken off first.
+        let (login, rest) = rest.split_once('@').map_or(("", rest), |(login, rest)| (login, rest));
+        let login = match login.split_once(':') {
+            Some((user, _)) => format!("{user}:***@"),
+            None if login.is_empty() => String::new(),
+            None => format!("{login}@"),
         };
+        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
         let query = query.map_or_else(String::new, |query| {
             let hidden = |part: &str| match part.split_once('=') {
                 Some((name, _)) if name.to_ascii_lowercase().contains("pass") => format!("{name}=***"),
@@ -81,7 +81,7 @@ impl StoreUrl {
             };
             format!("?{}", query.split('&').map(hidden).collect::<Vec<_>>().join("&"))
         });
-        format!("{scheme}://{rest}{query}")
+        format!("{scheme}://{login}{rest}{query}")
     }
 }
 
@@ -143,6 +143,11 @@ mod tests {
         for (url, shown) in [
             ("postgres://ann:s3cret@db:5432/beast", "postgres://ann:***@db:5432/beast"),
             ("postgres://ann@db/beast", "postgres://ann@db/beast"),
+            ("postgres://ann:s3?cret@db/beast", "postgres://ann:***@db/beast"),
+            (
+                "postgres://ann:s3/c?r&et:=@db/beast?sslmode=require",
+                "postgres://ann:***@db/beast?sslmode=require",
+            ),
             (
                 "postgresql:///beast?host=/run/pg&password=s3cret",
                 "postgresql:///beast?host=/run/pg&password=***",
