@@ -5,6 +5,7 @@ use super::cursor::{Cursor, CursorError, PLACES_MAX, checksum};
 use super::format::Format;
 use super::names::Names;
 use super::refusal::Refusal;
+use super::table::{Kind, instant_text};
 use crate::ledger::Transport;
 use crate::store::UsageGroup;
 use crate::time::UnixNs;
@@ -217,6 +218,12 @@ impl Query {
         query.fingerprint = query.fingerprint_of(parameters);
         if let Some(cursor) = cursor {
             query.continue_at(cursor, now)?;
+        }
+        if query.filter.from > now {
+            return Err(Refusal::parameter(format!(
+                "from lies in the future, it is {} now; instants are in UTC, so name an earlier one",
+                instant_text(now, Kind::Second)
+            )));
         }
         if query.filter.from > query.filter.to {
             return Err(Refusal::parameter("from is later than to; swap them".to_owned()));

@@ -259,6 +259,11 @@ fn parameters_are_read_or_refused_with_the_cure() {
         ("by=day", "there is no parameter \"by\""),
         ("from=1h&from=2h", "from is given more than once"),
         ("from=1h&to=2h", "from is later than to"),
+        (
+            "from=2026-01-02T15:00:00Z",
+            "from lies in the future, it is 2026-01-02T13:00:00Z now; instants are in UTC",
+        ),
+        ("from=2099-01-01&to=2099-01-02", "from lies in the future"),
         ("transport=udp", "needs one of udp-v1, udp-v2, http"),
         ("status=fine", "needs ok or one of bad_request"),
         ("format=xml", "needs json, csv, tsv or text"),
