@@ -145,11 +145,10 @@ impl Drop for Keepers {
 
 /// Makes segments until told to stop.
 fn keep(journal: &Journal, facts: &Facts, stopped: &Receiver<()>) {
-    let (mut said, mut wait) = (None, KEEP_EVERY);
-    for turn in 0_u32.. {
-        if !goes_on(stopped, wait) {
-            return;
-        }
+    let (mut said, mut wait, mut turn) = (None, KEEP_EVERY, 0_u32);
+    while goes_on(stopped, wait) {
+        // After 994 days it begins again.
+        turn = turn.wrapping_add(1);
         wait = if journal.keep().is_ok() { KEEP_EVERY } else { AGAIN_AFTER };
         if turn.is_multiple_of(TOLD_EVERY) || wait == AGAIN_AFTER {
             let status = journal.status();
