@@ -7,9 +7,9 @@
 //!   journal: records behind them ──┘
 //! ```
 //!
-//! At the start nothing is drained meanwhile, so that the sum is exact. Later it is asked for when
-//! keys have changed: a key may have come under a cap. Months are read before positions then, so what
-//! is drained in between is missed, never counted twice.
+//! The store says both as of one moment, months and how far they reach, so that the sum is exact also
+//! while it is drained: at the start; when keys have changed, since a key may have come under a cap; and
+//! when the process before this one has gone, whose last answers are known only then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -76,13 +76,11 @@ fn capped(key: &Key) -> bool {
 /// Requests that each key was answered with a price in a month.
 fn month_use(store: &Store, journal: &Journal, span: MonthSpan) -> Result<HashMap<u32, u64>, StartError> {
     let mut used = HashMap::<u32, u64>::new();
-    for (key, status, requests) in store.month_use(span.month.year_month())? {
-        if status == 0 {
-            *used.entry(key).or_default() += requests;
-        }
+    let stored = store.month_use(span.month.year_month())?;
+    for (key, requests) in stored.answered {
+        *used.entry(key).or_default() += requests;
     }
-    let drained = store.drained_chains()?;
-    let drained: HashMap<ChainId, u64> = drained.into_iter().map(|chain| (chain.chain, chain.next)).collect();
+    let drained: HashMap<ChainId, u64> = stored.positions.into_iter().collect();
     journal.for_each_from(
         |chain| drained.get(&chain).copied().unwrap_or(0),
         |_, record| {

@@ -253,6 +253,11 @@ impl Appliance {
         let (asks, asked) = mpsc::channel(QUEUE_LEN);
         let limited = keys.iter().filter(|key| !key.tier.unlimited).count();
         let allowances = Arc::new(Allowances::new(limited));
+        if let Some(count @ 1..) = xdp::take_in_old(&config.data_dir, &journal)? {
+            notes.push(format!(
+                "{count} answers of the kernel that an earlier start has left are in the journal now"
+            ));
+        }
         let mut months = Months::new(Arc::clone(&allowances), Arc::clone(&journal));
         // Before anything is answered or drained, so that it is exact.
         months.seed(&store, &keys, now.unix)?;
@@ -267,11 +272,6 @@ impl Appliance {
             held: warmth.is_some(),
             now,
         };
-        if let Some(count @ 1..) = xdp::take_in_old(&config.data_dir, &journal)? {
-            notes.push(format!(
-                "{count} answers of the kernel that an earlier start has left are in the journal now"
-            ));
-        }
         let kernel = starter.kernel(&journal, &listening)?;
         let xdp = kernel.as_ref().map(ToString::to_string);
         notes.extend(kernel.iter().flat_map(KernelAnswers::notes));

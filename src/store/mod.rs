@@ -36,8 +36,9 @@ pub use keys::{KeyRow, NewKey, OldSecret, Revoked};
 pub use options::{POOL_LEN, StoreOptions, StoreUrl};
 pub use pool::Lent;
 pub use usage::{
-    BUCKETS, Buckets, ChainStep, DrainedChain, DrainedRecords, Histogram, RolledUp, StoreBooks, UsageBatch,
-    UsageFilter, UsageGroup, UsageGroupSums, UsageOf, UsagePage, UsagePlace, UsagePrune, UsageRow, UsageSums,
+    BUCKETS, Buckets, ChainStep, DrainedChain, DrainedRecords, Histogram, MonthUse, RolledUp, StoreBooks,
+    UsageBatch, UsageFilter, UsageGroup, UsageGroupSums, UsageOf, UsagePage, UsagePlace, UsagePrune, UsageRow,
+    UsageSums,
 };
 
 use folder::Folder;

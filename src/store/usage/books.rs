@@ -38,7 +38,32 @@ pub struct StoreBooks {
     pub rolled_up: Vec<RolledUp>,
 }
 
+/// What a month comes to in the store, and how far that reaches, as of one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MonthUse {
+    /// Requests of each key that were answered with a price.
+    pub answered: Vec<(u32, u64)>,
+    /// How far each chain is drained: what the journal holds from there on comes on top.
+    pub positions: Vec<(ChainId, u64)>,
+}
+
 impl Store {
+    /// What each key has used in a month; `month` is 202601 for January 2026.
+    ///
+    /// # Errors
+    /// The database refused, or a row is damaged.
+    pub fn month_use(&self, month: u32) -> Result<MonthUse, StoreError> {
+        const DOING: &str = "read what was used this month";
+        // One statement here too: a batch that is added meanwhile is in both or in neither.
+        let sql = "SELECT 1, epoch, shard, 0, next_sequence FROM drained_chains
+                   UNION ALL
+                   SELECT 2, 0, 0, key_id, requests FROM usage_months WHERE month = ?1 AND status = 0";
+        let rows = self.lend(DOING)?.query(sql, &[month.into()]).map_err(database(DOING))?;
+        let mut month = MonthUse::default();
+        rows.iter().try_for_each(|row| month.take(row)).map_err(database(DOING))?;
+        Ok(month)
+    }
+
     /// The store's side of the closed-books check, of days `from_day` up to before `to_day`.
     ///
     /// # Errors
@@ -61,6 +86,17 @@ impl Store {
         let mut books = StoreBooks::default();
         rows.iter().try_for_each(|row| books.take(row)).map_err(database(DOING))?;
         Ok(books)
+    }
+}
+
+impl MonthUse {
+    fn take(&mut self, row: &Row) -> Result<(), DbError> {
+        let count = row.int(4)?;
+        match row.int::<u8>(0)? {
+            1 => self.positions.push((ChainId { epoch: row.int(1)?, shard: row.int(2)? }, count)),
+            _ => self.answered.push((row.int(3)?, count)),
+        }
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ mod query;
 mod raw;
 mod write;
 
-pub use books::{DrainedRecords, RolledUp, StoreBooks};
+pub use books::{DrainedRecords, MonthUse, RolledUp, StoreBooks};
 pub use histogram::{BUCKETS, Histogram};
 pub use prune::UsagePrune;
 pub use query::{Buckets, UsageFilter, UsageGroup, UsageGroupSums, UsagePage, UsagePlace};

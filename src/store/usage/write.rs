@@ -137,20 +137,6 @@ impl Store {
         rows.iter().map(chain).collect::<Result<_, _>>().map_err(database(doing))
     }
 
-    /// What each key has used in a month, by status: key, status, requests. `month` is 202601 for
-    /// January 2026. What the journal holds beyond [`drained_chains`](Self::drained_chains) comes on top.
-    ///
-    /// # Errors
-    /// The database refused.
-    pub fn month_use(&self, month: u32) -> Result<Vec<(u32, u8, u64)>, StoreError> {
-        let doing = "read what was used this month";
-        let sql =
-            "SELECT key_id, status, requests FROM usage_months WHERE month = ?1 ORDER BY key_id, status";
-        let rows = self.lend(doing)?.query(sql, &[month.into()]).map_err(database(doing))?;
-        let used = |row: &crate::store::Row| Ok((row.int(0)?, row.int(1)?, row.int(2)?));
-        rows.iter().map(used).collect::<Result<_, _>>().map_err(database(doing))
-    }
-
     /// Adds a batch and moves the positions of its chains: all of it, once, or nothing.
     ///
     /// # Errors
