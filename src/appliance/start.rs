@@ -287,6 +287,8 @@ impl Appliance {
             .map_err(|e| StartError::new(e, "mend the rows of the feeds"))?;
         let rows: Vec<_> = setup.rows.iter().filter(|row| row.enabled).map(Arc::clone).collect();
         let keys = KeyWatch {
+            // As months were told: they are told again once it is alone.
+            alone: warmth.is_none(),
             store,
             version: keys_version,
             keys,
