@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::ledger::{Journal, Prune};
-use crate::store::{Store, UsagePrune};
+use crate::store::{Store, UsagePrune, UsagePruned};
 use crate::time::{Clock as _, RealClock, UnixNs};
 
 /// How often it is looked.
@@ -20,7 +20,7 @@ pub struct RetentionOptions {
     pub seconds: Option<Duration>,
     /// Usage by hour.
     pub hours: Option<Duration>,
-    /// Bytes of the store; usage by second goes, oldest first.
+    /// Bytes of the store; records kept as rows go, then usage by second, oldest first.
     pub store_bytes_max: Option<u64>,
 }
 
@@ -57,7 +57,7 @@ impl Retention {
     /// Forgets what is too old or too much at `now`.
     ///
     /// # Errors
-    /// What the journal or the store said.
+    /// What the journal or the store said, or that the store is too small for what must stay.
     pub fn look(&self, now: UnixNs) -> Result<(), String> {
         let before = |age: Option<Duration>| {
             age.map(|age| now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)))
@@ -76,10 +76,17 @@ impl Retention {
             bytes_max: self.options.store_bytes_max,
         });
         // One that fails does not keep the other from its work.
-        let rows = usage.map_err(|error| error.to_string())?;
+        let UsagePruned { rows, too_small } = usage.map_err(|error| error.to_string())?;
         let detail = detail?;
         if rows > 0 || detail.segments > 0 {
             tracing::info!(rows, segments = detail.segments, "removed usage that was kept long enough");
+        }
+        if too_small {
+            return Err(
+                "the store holds more than it may, though of its usage by second only the last hour is \
+                        left, which stays; raise retention.store_mib, or lower retention.hours_days"
+                    .to_owned(),
+            );
         }
         Ok(())
     }

@@ -281,7 +281,8 @@ settings! {
     /// Days usage by hour is kept. 0 is no bound.
     hours_days: u64 = 400, "BEAST_RETENTION_HOURS_DAYS", "", "a number from 0 to 36500", |n| *n <= 36_500;
 
-    /// MiB the store may take; beyond it usage by second goes, the oldest first. 0 is no bound.
+    /// MiB the store may take; beyond it records in the store go, then usage by second but that of the last
+    /// hour, the oldest first. 0 is no bound.
     store_mib: u64 = 16_384, "BEAST_RETENTION_STORE_MIB", "",
         "a number from 0 to 16777216", |n| *n <= 16_777_216;
 

@@ -37,8 +37,8 @@ pub use options::{POOL_LEN, StoreOptions, StoreUrl};
 pub use pool::Lent;
 pub use usage::{
     BUCKETS, Buckets, ChainStep, DrainedChain, DrainedRecords, Histogram, MonthUse, RolledUp, StoreBooks,
-    UsageBatch, UsageFilter, UsageGroup, UsageGroupSums, UsageOf, UsagePage, UsagePlace, UsagePrune, UsageRow,
-    UsageSums,
+    UsageBatch, UsageFilter, UsageGroup, UsageGroupSums, UsageOf, UsagePage, UsagePlace, UsagePrune,
+    UsagePruned, UsageRow, UsageSums,
 };
 
 use folder::Folder;

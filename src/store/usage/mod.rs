@@ -20,7 +20,7 @@ mod write;
 
 pub use books::{DrainedRecords, MonthUse, RolledUp, StoreBooks};
 pub use histogram::{BUCKETS, Histogram};
-pub use prune::UsagePrune;
+pub use prune::{UsagePrune, UsagePruned};
 pub use query::{Buckets, UsageFilter, UsageGroup, UsageGroupSums, UsagePage, UsagePlace};
 pub use write::{ChainStep, DrainedChain, UsageBatch};
 

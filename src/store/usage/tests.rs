@@ -208,11 +208,11 @@ fn old_usage_is_forgotten_but_months_stay() {
         batch.chains[0].records = vec![((day, 7), 24), ((day + 1, 7), 24)];
         store.add_usage(&batch).unwrap();
         let count = |table: &str| numbers(&store, &format!("SELECT count(*) FROM {table}"), &[])[0][0];
-        assert_eq!(store.prune_usage(UsagePrune::default()).unwrap(), 0);
+        assert_eq!(store.prune_usage(UsagePrune::default()).unwrap().rows, 0);
 
         let seconds_before = day * 86_400 + 10 * 3_600;
         let prune = UsagePrune { seconds_before, ..UsagePrune::default() };
-        assert_eq!(store.prune_usage(prune).unwrap(), 10);
+        assert_eq!(store.prune_usage(prune).unwrap().rows, 10);
         assert_eq!((count("usage_seconds"), count("usage_hours")), (38, 48));
         assert_eq!(
             numbers(&store, "SELECT min(second) FROM usage_seconds", &[]),
@@ -221,7 +221,7 @@ fn old_usage_is_forgotten_but_months_stay() {
         // Whole days only, so that a day's hours and its drained records are of one age.
         let prune = UsagePrune { hours_before: (day + 1) * 86_400 + 5, ..prune };
         // Hours in three tables, and the counts of a day.
-        assert_eq!(store.prune_usage(prune).unwrap(), 3 * 24 + 1);
+        assert_eq!(store.prune_usage(prune).unwrap().rows, 3 * 24 + 1);
         assert_eq!((count("usage_hours"), count("drained_records")), (24, 1));
         assert_eq!((count("usage_key_hours"), count("usage_asset_hours")), (24, 24));
         assert_eq!(
@@ -244,12 +244,44 @@ fn the_oldest_seconds_go_when_there_are_too_many() {
         let full = store.usage_bytes().unwrap();
         let bytes_max = empty + (full - empty) / 2;
         let prune = UsagePrune { bytes_max: Some(bytes_max), ..UsagePrune::default() };
-        while store.prune_usage(prune).unwrap() > 0 {}
+        while store.prune_usage(prune).unwrap().rows > 0 {}
         assert!(store.usage_bytes().unwrap() <= bytes_max);
         let left = numbers(&store, "SELECT count(*), min(second), max(second) FROM usage_seconds", &[]);
         let [count, min, max] = left[0][..] else { panic!("{left:?}") };
         assert!((2_000..8_000).contains(&count), "{count}");
         assert_eq!((max, max - min + 1), (10_999, count), "only the oldest went");
+    });
+}
+
+#[test]
+fn records_go_before_seconds_and_the_last_hour_of_these_stays() {
+    on_each_engine(|home| {
+        let store = home.open();
+        let rows: Vec<_> = (0..8).map(|n| row(10_000 + n * 1_200, 7, 1)).collect();
+        store.add_usage(&batch(0, 8, &rows)).unwrap();
+        let without_records = store.usage_bytes().unwrap();
+        let id = |sequence| RecordId { epoch: 3, shard: 1, sequence };
+        let of = |n: u64| Record { time: UnixNs((10_000 + n) * 1_000_000_000), ..Record::EMPTY };
+        let raw = (8..5_008).map(|n| (id(n), of(n))).collect();
+        store.add_usage(&UsageBatch { raw, ..batch(8, 5_008, &[]) }).unwrap();
+        let count = |table: &str| numbers(&store, &format!("SELECT count(*) FROM {table}"), &[])[0][0];
+        let full = store.usage_bytes().unwrap();
+        let prune = |bytes_max| {
+            let mut pruned = UsagePruned { rows: 1, too_small: false };
+            while pruned.rows > 0 {
+                let prune = UsagePrune { bytes_max: Some(bytes_max), ..UsagePrune::default() };
+                pruned = store.prune_usage(prune).unwrap();
+            }
+            pruned.too_small
+        };
+        assert!(!prune(without_records + (full - without_records) / 2));
+        let left = numbers(&store, "SELECT count(*), max(time_ns) FROM usage_records", &[]);
+        assert!((1..4_000).contains(&left[0][0]), "{left:?}");
+        assert_eq!((left[0][1], count("usage_seconds")), (of(5_007).time.0.cast_signed(), 8));
+        assert!(prune(1));
+        assert_eq!((count("usage_records"), count("usage_hours")), (0, 4));
+        let seconds = numbers(&store, "SELECT second FROM usage_seconds ORDER BY second", &[]);
+        assert_eq!(seconds, [[14_800], [16_000], [17_200], [18_400]]);
     });
 }
 
