@@ -68,6 +68,10 @@ impl StoreUrl {
         let Some((scheme, rest)) = self.0.split_once("://") else { return "***".to_owned() };
         // A password may hold all that separates parts elsewhere, so it is taken off first.
         let (login, rest) = rest.split_once('@').map_or(("", rest), |(login, rest)| (login, rest));
+        if login.split(':').next().is_some_and(|user| user.contains('?')) {
+            // A parameter with an @: what comes around it may be a password's.
+            return format!("{scheme}://***");
+        }
         let login = match login.split_once(':') {
             Some((user, _)) => format!("{user}:***@"),
             None if login.is_empty() => String::new(),
@@ -148,6 +152,7 @@ mod tests {
                 "postgres://ann:s3/c?r&et:=@db/beast?sslmode=require",
                 "postgres://ann:***@db/beast?sslmode=require",
             ),
+            ("postgresql:///beast?user=ann&password=s3@cret", "postgresql://***"),
             (
                 "postgresql:///beast?host=/run/pg&password=s3cret",
                 "postgresql:///beast?host=/run/pg&password=***",
