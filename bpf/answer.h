@@ -40,9 +40,23 @@ INLINE u32 fold(u64 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-INLINE u64 halves(u64 word)
+/*
+ * The sum of the halves of words. The words' own sum may lose what is carried out of it: their upper
+ * halves' sum does not, and tells what the lower ones' is.
+ */
+struct halves {
+	u64 words, upper;
+};
+
+INLINE void add(struct halves *sum, u64 word)
 {
-	return (word & 0xffffffff) + (word >> 32);
+	sum->words += word;
+	sum->upper += word >> 32;
+}
+
+INLINE u64 total(const struct halves *sum)
+{
+	return sum->upper + (sum->words - (sum->upper << 32));
 }
 
 INLINE u64 sum_ipv6(const u32 *address)
@@ -205,9 +219,16 @@ INLINE int answer(struct xdp_md *ctx)
 	/* Addresses, ports and lengths sum up to the same in both directions. */
 	u64 pseudo = addresses + NET16(UDP) + udp->len;
 	u64 common = pseudo + udp->from + udp->to + udp->len;
-	u64 sum = common + udp->checksum + halves(w0) + halves(w1) + halves(w2) + halves(w3) +
-		  halves(w4) + halves(w5) + halves(w6);
-	if (udp->checksum && !is_checksum_right(udp->checksum, pseudo, sum))
+	struct halves asked = {0, 0};
+	add(&asked, w0);
+	add(&asked, w1);
+	add(&asked, w2);
+	add(&asked, w3);
+	add(&asked, w4);
+	add(&asked, w5);
+	add(&asked, w6);
+	if (udp->checksum &&
+	    !is_checksum_right(udp->checksum, pseudo, common + udp->checksum + total(&asked)))
 		return pass(lane, PASS_NOT_SURE);
 
 	struct key *key = map_lookup(&keys, &w1);
@@ -308,10 +329,19 @@ INLINE int answer(struct xdp_md *ctx)
 	payload[9] = number;
 	payload[10] = tag;
 
-	sum = common + halves(head) + halves(w3) + halves(mantissa) + halves(traded) +
-	      halves(received) + halves(currency) + halves(w4) + halves(w5) + halves(place) +
-	      halves(number) + halves(tag);
-	u16 checksum = ~fold(sum);
+	struct halves answered = {0, 0};
+	add(&answered, head);
+	add(&answered, w3);
+	add(&answered, mantissa);
+	add(&answered, traded);
+	add(&answered, received);
+	add(&answered, currency);
+	add(&answered, w4);
+	add(&answered, w5);
+	add(&answered, place);
+	add(&answered, number);
+	add(&answered, tag);
+	u16 checksum = ~fold(common + total(&answered));
 	u16 port = udp->from;
 	udp->from = udp->to;
 	udp->to = port;
@@ -338,12 +368,11 @@ INLINE int answer(struct xdp_md *ctx)
 			ip6->to[i] = from;
 		}
 	}
-#pragma unroll
-	for (int i = 0; i < 6; i++) {
-		u8 from = eth->from[i];
-		eth->from[i] = eth->to[i];
-		eth->to[i] = from;
-	}
+	/* To whom it came from, whole words at a time: six bytes each of to and from. */
+	u64 to_from = hardware[0];
+	u32 *rest = (void *)(hardware + 1);
+	hardware[0] = to_from >> 48 | (u64)*rest << 16 | to_from << 48;
+	*rest = to_from >> 16;
 	return XDP_TX;
 }
 
