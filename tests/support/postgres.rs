@@ -1,6 +1,7 @@
 //! A PostgreSQL server of the tests' own: data in a temporary folder, a socket in it and no port.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,30 @@ impl Server {
             .status();
         assert!(made.unwrap().success());
         format!("postgres://postgres@/{name}?host={}", self.folder.display())
+    }
+
+    /// From now on it also listens on a port of loopback, which it returns, for encrypted connections only,
+    /// with this certificate and its key as PEM.
+    pub fn listen_encrypted(&self, certificate: &str, key: &str) -> u16 {
+        use std::fs;
+        use std::os::unix::fs::PermissionsExt as _;
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap().port();
+        let data = self.folder.join("data");
+        for (file, text) in [("server.crt", certificate), ("server.key", key)] {
+            fs::write(data.join(file), text).unwrap();
+            fs::set_permissions(data.join(file), fs::Permissions::from_mode(0o600)).unwrap();
+            if nix::unistd::geteuid().is_root() {
+                chown(data.join(file), Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+        let settings = fs::read_to_string(data.join("postgresql.conf")).unwrap();
+        let more = format!("ssl = on\nlisten_addresses = '127.0.0.1'\nport = {port}\n");
+        fs::write(data.join("postgresql.conf"), settings + &more).unwrap();
+        let who = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
+        fs::write(data.join("pg_hba.conf"), who).unwrap();
+        self.stop();
+        self.start_again();
+        port
     }
 
     /// Stops the server as a failing machine would: connections break, nothing is finished.

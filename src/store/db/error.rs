@@ -101,9 +101,19 @@ fn of_sqlite(error: &rusqlite::Error) -> &'static str {
 
 fn of_postgres(error: &tokio_postgres::Error) -> &'static str {
     let Some(code) = error.code() else {
+        let certificate = std::iter::successors(error.source(), |source| source.source())
+            .any(|source| source.to_string().contains("certificate"));
+        if certificate {
+            return "name a file of certificates to trust in store.ca_file; the server's must be made for the \
+                    host that store.url names";
+        }
         return "see whether the server of store.url runs, listens there, and takes this kind of connection";
     };
+    let unencrypted = error.as_db_error().is_some_and(|said| said.message().contains("no encryption"));
     match *code {
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION if unencrypted => {
+            "write ?sslmode=require behind store.url if the server wants encryption, or let the user in by pg_hba.conf"
+        }
         SqlState::INVALID_PASSWORD | SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
             "mend user and password in store.url, or let them in by pg_hba.conf"
         }
