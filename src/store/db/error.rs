@@ -101,8 +101,8 @@ fn of_sqlite(error: &rusqlite::Error) -> &'static str {
 
 fn of_postgres(error: &tokio_postgres::Error) -> &'static str {
     let Some(code) = error.code() else {
-        let certificate = std::iter::successors(error.source(), |source| source.source())
-            .any(|source| source.to_string().contains("certificate"));
+        let mut sources = std::iter::successors(error.source(), |source| (*source).source());
+        let certificate = sources.any(|source| source.to_string().contains("certificate"));
         if certificate {
             return "name a file of certificates to trust in store.ca_file; the server's must be made for the \
                     host that store.url names";
