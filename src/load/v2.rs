@@ -3,7 +3,7 @@
 use super::requests::{Requests, Verdict, pick};
 use crate::price::Symbol;
 use crate::time::UnixNs;
-use crate::wire::v2::{Key, Reply, Request, write_request};
+use crate::wire::v2::{Key, Reply, ReplyFault, Request, write_request};
 
 /// Asks for assets in v2 and checks the tag, the id and the asset of every answer.
 #[derive(Clone, Debug)]
@@ -42,7 +42,13 @@ impl Requests for V2 {
             Ok(Reply::Refused(refusal) | Reply::RefusedUnsigned(refusal)) => {
                 Verdict::Refused(refusal.request_id, refusal.code)
             }
-            _ => Verdict::Stray,
+            // It comes from the server and says which request it answers, and what it says of it is nothing
+            // that v2 defines: no price, no currency.
+            Err(ReplyFault::OutOfRange) => {
+                let id = answer.get(8..16).and_then(|id| id.try_into().ok());
+                id.map_or(Verdict::Stray, |id| Verdict::Wrong(u64::from_le_bytes(id)))
+            }
+            Err(ReplyFault::Malformed | ReplyFault::WrongTag) => Verdict::Stray,
         }
     }
 }
@@ -85,6 +91,12 @@ mod tests {
             let other = Symbol::parse("DOGE").unwrap();
             assert_eq!(load.check(&answer(&answer_key, other, id)), Verdict::Wrong(id));
             assert_eq!(load.check(&answer(&request_key, symbol, id)), Verdict::Stray, "a forged tag");
+            let mut no_currency = answer(&answer_key, symbol, id);
+            no_currency[40..48].copy_from_slice(b"\0USD\0\0\0\0");
+            let word = |at: usize| u64::from_le_bytes(no_currency[at * 8..][..8].try_into().unwrap());
+            let tag = answer_key.tag(&std::array::from_fn::<_, 10, _>(word));
+            no_currency[80..].copy_from_slice(&tag.to_le_bytes());
+            assert_eq!(load.check(&no_currency), Verdict::Wrong(id));
             let mut refusal = [0; 40];
             let code = ErrorCode::Stale;
             let told = Refusal { code, request_id: id, server_time_ms: 1, retry_after_ms: 0 };

@@ -70,7 +70,7 @@ pub struct Key(pub [u8; 16]);
 impl Key {
     /// The tag of whole words.
     #[inline]
-    fn tag<const WORDS: usize>(&self, words: &[u64; WORDS]) -> u64 {
+    pub(crate) fn tag<const WORDS: usize>(&self, words: &[u64; WORDS]) -> u64 {
         SipHash::new(self.0).hash_words(words)
     }
 }
