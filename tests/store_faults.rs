@@ -12,6 +12,7 @@ mod running;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use beast::store::{Store, StoreOptions, StoreUrl};
 use clients::{Udp, v1_request};
@@ -126,6 +127,9 @@ fn a_locked_sqlite_loses_nothing_and_answers_go_on() {
     check(&store, answered);
 }
 
+/// How long PostgreSQL is away while requests go on.
+const OUTAGE: Duration = Duration::from_secs(60);
+
 #[test]
 fn a_postgres_that_stops_and_comes_back_loses_nothing_and_answers_go_on() {
     let Some(server) = postgres::Server::start() else { return };
@@ -139,7 +143,11 @@ fn a_postgres_that_stops_and_comes_back_loses_nothing_and_answers_go_on() {
     server.stop();
     world.ask(100);
     world.wait_for_trouble("PostgreSQL");
-    world.ask(50);
+    let back = Instant::now() + OUTAGE;
+    while Instant::now() < back {
+        world.ask(5);
+        std::thread::sleep(Duration::from_millis(500));
+    }
     server.start_again();
     world.ask(10);
     world.wait_for_all();
